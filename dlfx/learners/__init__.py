@@ -1,0 +1,1 @@
+"""Learning rules, one file per rule: its State and one factory that returns a Learner."""

@@ -1,0 +1,1 @@
+"""What every run shares: the loop, the mesh, checkpoints, the run directory, figures. Knows no task and no model."""

@@ -1,0 +1,172 @@
+"""Trains a convolutional network to classify images.
+
+python -m experiments.cnn --flagfile=experiments/flagfiles/cnn/lenet5_digits.flags
+python -m experiments.cnn --dataset=tfds:mnist --data_dir=DIR --model=lenet5 --epochs=10
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from dlfx.data import augment, batches, sources
+from dlfx.learners import supervised
+from dlfx.metrics import classification
+from dlfx.models.classification import MODELS
+from dlfx.training import evaluation, figures, loop, mesh
+from dlfx.types import UserError, unknown
+from experiments import common
+from experiments.common import FLAGS, group
+from experiments.optimizers import optimizer
+
+with group("Data"):
+    flags.DEFINE_string("dataset", "digits", f"{', '.join(sources.SOURCES)}, or tfds:NAME of a prepared TFDS data set")
+    flags.DEFINE_string("data_dir", "", "the TFDS directory; by default $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    flags.DEFINE_integer("batch_size", 128, "examples in a step, over all devices and processes", lower_bound=1)
+    flags.DEFINE_integer("image_size", 0, "side to bring images to; 0: as they are", lower_bound=0)
+    flags.DEFINE_enum("resize", "bilinear", ["bilinear", "pad"], "how to bring them there")
+    flags.DEFINE_list("augment", [], "of training images, in order: flip, crop:PIXELS, noise:STD, cutout:SIZE")
+    flags.DEFINE_enum(
+        "augment_on", "device", ["device", "host"], "inside the step, or ahead of it in threads of the host"
+    )
+    flags.DEFINE_enum(
+        "data_placement", "auto", ["auto", "device", "host"], "where examples wait; auto: device if they fit"
+    )
+    flags.DEFINE_float("valid_fraction", 0.0, "part of the training set kept for validation", 0.0, 0.5)
+with group("Model and training"):
+    flags.DEFINE_string("model", "lenet5", f"one of {', '.join(MODELS)}")
+    flags.DEFINE_enum(
+        "shortcut", "", ["", "A", "B", "C"], "of a ResNet: zero-padded, projected where shapes differ, always"
+    )
+    flags.DEFINE_integer("epochs", 10, "passes over the training set, unless --steps is given", lower_bound=1)
+    flags.DEFINE_integer("steps", 0, "training steps; 0: as --epochs says", lower_bound=0)
+    flags.DEFINE_float("label_smoothing", 0.0, "probability spread over all classes", 0.0, 0.999)
+
+
+def make_model(session: common.Session, num_classes: int) -> Any:
+    """The model of the flags."""
+    if FLAGS.model not in MODELS:
+        raise unknown("model", FLAGS.model, MODELS)
+    options = {"shortcut": FLAGS.shortcut} if FLAGS.shortcut else {}
+    if options and "resnet" not in FLAGS.model:
+        raise UserError(f"--shortcut is of ResNets; {FLAGS.model} has none")
+    return MODELS[FLAGS.model](
+        num_classes=num_classes,
+        dtype=session.dtype,
+        param_dtype=session.param_dtype,
+        axis_name=session.axis_name,
+        **options,
+    )
+
+
+def main(_: Any) -> None:
+    label = f"{FLAGS.model}-{FLAGS.dataset.replace(':', '-').replace('/', '-')}"
+    session = common.begin("cnn", label)
+    mesh.check_batch(FLAGS.batch_size, session.mesh)
+    augmentation = augment.parse(FLAGS.augment)
+
+    with session.clock.phase("data"):
+        train, test = sources.load(FLAGS.dataset, FLAGS.data_dir)
+        splits = {"test": test}
+        if FLAGS.valid_fraction:
+            train, splits["valid"] = sources.split_validation(train, FLAGS.valid_fraction)
+        prepare = functools.partial(
+            batches.preprocess,
+            mean=train.mean,
+            std=train.std,
+            size=FLAGS.image_size,
+            resize=FLAGS.resize,
+            dtype=session.param_dtype,
+        )
+        share = {"process": jax.process_index(), "processes": jax.process_count()}
+        on_host = augmentation if FLAGS.augment_on == "host" else None
+        stream = batches.training_stream(train, FLAGS.batch_size, prepare, FLAGS.data_placement, on_host, **share)
+    steps = FLAGS.steps or FLAGS.epochs * (train.size // FLAGS.batch_size)
+
+    model = make_model(session, train.num_classes)
+    learner = supervised.supervised(
+        model,
+        optimizer(steps),
+        smoothing=FLAGS.label_smoothing,
+        augment=None if on_host else augmentation,
+        axis_name=session.axis_name,
+    )
+    with session.clock.phase("program"):
+        program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
+
+    def sums(state: supervised.State, batch: Any) -> dict[str, jax.Array]:
+        logits, _ = supervised.predict(model, state, batch["image"])
+        return classification.sums(logits, batch["label"], batch["mask"])
+
+    rows = -(-min(512, test.size) // session.mesh.size) * session.mesh.size
+    with session.clock.phase("data"):
+        evaluators = {
+            name: evaluation.evaluator(
+                program, sums, *batches.evaluation_stream(source, rows, prepare, FLAGS.data_placement, **share)
+            )
+            for name, source in splits.items()
+        }
+
+    def evaluate(state: Any) -> loop.Splits:
+        return {name: evaluation.means(run(state), ("loss", "accuracy")) for name, run in evaluators.items()}
+
+    if not common.open_directory(session):
+        return
+    monitor = "valid_accuracy" if FLAGS.valid_fraction else "test_accuracy"
+    result = common.train(session, program, stream, common.schedule(steps, monitor), evaluate)
+
+    def draw(directory: Path) -> None:
+        counts = evaluators["test"](result.state)["confusion"]
+        member = result.arrays
+        if program.population:
+            counts, member = counts[0], jax.tree.map(lambda x: x[0], member)
+        draw_figures(directory, model, member, test, prepare, counts)
+
+    common.finish(session, result, result.arrays.params, draw)
+
+
+def draw_figures(
+    directory: Path, model: Any, state: supervised.State, test: sources.Source, prepare: Any, counts: np.ndarray
+) -> None:
+    """The confusion matrix, the most confident mistakes, the first filters, and the feature maps of one image."""
+    names = [str(i) for i in range(test.num_classes)]
+    accuracy = np.trace(counts) / counts.sum()
+    figures.confusion(
+        directory / "confusion.png", counts, names, f"test accuracy {accuracy:.2%}, {int(counts.sum())} images"
+    )
+
+    examples = sources.read_all(test)
+    images, labels = examples["image"], examples["label"]
+    predict = jax.jit(lambda image: supervised.predict(model, state, prepare(image)))
+    logits = np.concatenate([predict(images[i : i + 512])[0] for i in range(0, len(images), 512)])
+    probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+    predicted = probability.argmax(-1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-probability[wrong, predicted[wrong]])][:16]
+    if len(worst):
+        titles = [f"{labels[i]} as {predicted[i]}, {probability[i, predicted[i]]:.0%}" for i in worst]
+        title = f"the most confident of {len(wrong)} mistakes: true as predicted"
+        figures.image_grid(directory / "mistakes.png", images[worst], titles, title)
+
+    kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == 4 and leaf.shape[2] == images.shape[-1]]
+    if kernels:
+        filters = np.moveaxis(np.asarray(kernels[0], np.float32), -1, 0)
+        filters = filters if filters.shape[-1] in (1, 3) else filters[..., :1]
+        figures.image_grid(
+            directory / "filters.png", filters[:64], [str(i) for i in range(64)], "filters of the first layer"
+        )
+
+    _, features = predict(images[:1])
+    maps = [(name, value[0]) for name, value in features.items() if value.ndim == 4 and min(value.shape[1:3]) > 1]
+    shown = [(f"{name} {i}", value[..., i]) for name, value in maps for i in range(min(8, value.shape[-1]))]
+    panels = [images[0].mean(-1), *(value for _, value in shown)]
+    titles = [f"a {labels[0]}", *(title for title, _ in shown)]
+    figures.image_grid(directory / "features.png", panels, titles, "feature maps of one test image", columns=9)
+
+
+if __name__ == "__main__":
+    common.launch(main)
