@@ -65,7 +65,12 @@ def make_model(session: common.Session, num_classes: int) -> Any:
 
 def main(_: Any) -> None:
     label = f"{FLAGS.model}-{FLAGS.dataset.replace(':', '-').replace('/', '-')}"
-    session = common.begin("cnn", label)
+    with common.begin("cnn", label) as session:
+        run(session)
+
+
+def run(session: common.Session) -> None:
+    """One invocation: data, model, learner, program, training, figures."""
     mesh.check_batch(FLAGS.batch_size, session.mesh)
     augmentation = augment.parse(FLAGS.augment)
 
@@ -112,7 +117,7 @@ def main(_: Any) -> None:
         }
 
     def evaluate(state: Any) -> loop.Splits:
-        return {name: evaluation.means(run(state), ("loss", "accuracy")) for name, run in evaluators.items()}
+        return {name: evaluation.means(sums_of(state), ("loss", "accuracy")) for name, sums_of in evaluators.items()}
 
     if not common.open_directory(session):
         return
@@ -141,16 +146,17 @@ def draw_figures(
 
     examples = sources.read_all(test)
     images, labels = examples["image"], examples["label"]
-    predict = jax.jit(lambda image: supervised.predict(model, state, prepare(image)))
-    logits = np.concatenate([predict(images[i : i + 512])[0] for i in range(0, len(images), 512)])
+    predict = jax.jit(lambda state, image: supervised.predict(model, state, prepare(image)))
+    chunks = [np.arange(i, i + 256) % len(images) for i in range(0, len(images), 256)]
+    logits = np.concatenate([predict(state, images[chunk])[0] for chunk in chunks])[: len(images)]
     probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     predicted = probability.argmax(-1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-probability[wrong, predicted[wrong]])][:16]
     if len(worst):
-        titles = [f"{labels[i]} as {predicted[i]}, {probability[i, predicted[i]]:.0%}" for i in worst]
+        said = [f"{labels[i]} as {predicted[i]}, {probability[i, predicted[i]]:.0%}" for i in worst]
         title = f"the most confident of {len(wrong)} mistakes: true as predicted"
-        figures.image_grid(directory / "mistakes.png", images[worst], titles, title)
+        figures.image_grid(directory / "mistakes.png", images[worst], said, title)
 
     kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == 4 and leaf.shape[2] == images.shape[-1]]
     if kernels:
@@ -160,12 +166,19 @@ def draw_figures(
             directory / "filters.png", filters[:64], [str(i) for i in range(64)], "filters of the first layer"
         )
 
-    _, features = predict(images[:1])
+    _, features = predict(state, images[chunks[0]])
     maps = [(name, value[0]) for name, value in features.items() if value.ndim == 4 and min(value.shape[1:3]) > 1]
-    shown = [(f"{name} {i}", value[..., i]) for name, value in maps for i in range(min(8, value.shape[-1]))]
-    panels = [images[0].mean(-1), *(value for _, value in shown)]
-    titles = [f"a {labels[0]}", *(title for title, _ in shown)]
-    figures.image_grid(directory / "features.png", panels, titles, "feature maps of one test image", columns=9)
+    maps.sort(key=lambda item: -item[1].shape[0])  # jit gives a dict in the order of its names
+    panels: list[Any] = []
+    for name, value in maps:
+        row = [(value[..., i], f"{name} {i}") for i in range(min(8, value.shape[-1]))]
+        panels += [
+            (None, "") if panels else (images[0].mean(-1), f"a {labels[0]}"),
+            *row,
+            *[(None, "")] * (8 - len(row)),
+        ]
+    shown, titles = zip(*panels, strict=True)
+    figures.image_grid(directory / "features.png", shown, titles, "feature maps of one test image", columns=9)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from dlfx.training import checkpoints, figures, loop, mesh, processes, rundir
 from dlfx.training.loop import Result, Schedule, Splits, Stopped
@@ -101,6 +101,7 @@ def launch(main: Callable[[Any], None]) -> None:
         except FloatingPointError as error:
             _leave(f"error: --debug_nans: {str(error).splitlines()[0]}", 2)
 
+    logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
 
 
@@ -158,8 +159,9 @@ def all_flags() -> dict[str, str]:
     return {name: text(value) for name, value in values.items()}
 
 
-def begin(experiment: str, label: str) -> Session:
-    """Sets up devices, precision and the place of the run. Nothing is written yet.
+@contextlib.contextmanager
+def begin(experiment: str, label: str) -> Iterator[Session]:
+    """Sets up devices, precision and the place of the run, and closes its directory in the end. Nothing is written yet.
 
     Args:
       experiment: its name.
@@ -167,6 +169,9 @@ def begin(experiment: str, label: str) -> Session:
     """
     clock = Clock(STARTED)
     clock.seconds["imports"] = time.perf_counter() - STARTED
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second start takes the compiled programs of the first
+        jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     with clock.phase("devices"):
         if FLAGS.precision == "float64":
             jax.config.update("jax_enable_x64", True)
@@ -185,7 +190,14 @@ def begin(experiment: str, label: str) -> Session:
     seeds = tuple(range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds))
     dtype = jax.numpy.dtype(FLAGS.precision)
     param_dtype = jax.numpy.promote_types(dtype, "float32")
-    return Session(experiment, clock, seeds, devices, dtype, param_dtype, path, values)
+    session = Session(experiment, clock, seeds, devices, dtype, param_dtype, path, values)
+    try:
+        yield session
+    finally:
+        if session.store:
+            session.store.close()
+        if session.run:
+            session.run.close()
 
 
 def open_directory(session: Session) -> bool:
@@ -232,9 +244,7 @@ def train(
 ) -> Result:
     """Runs the loop in the session's directory, with a profiler's trace if `--profile`."""
     trace = session.path / "profile" if FLAGS.profile and session.run else None
-    return loop.train(
-        program, stream, session.seeds, when, session.run, session.store, evaluate, session.clock, trace
-    )
+    return loop.train(program, stream, session.seeds, when, session.run, session.store, evaluate, session.clock, trace)
 
 
 def finish(session: Session, result: Result, params: Any, draw: Callable[[Path], None]) -> None:
@@ -276,5 +286,3 @@ def finish(session: Session, result: Result, params: Any, draw: Callable[[Path],
     print(f"pictures: {session.path / 'figures'}")
     if FLAGS.profile:
         print(f"where the time went (trace: {session.path / 'profile'}):\n{clock.table()}")
-    session.store.close() if session.store else None
-    session.run.close()

@@ -1,5 +1,7 @@
 """The checks of scripts/doctor.py: functions of the gathered facts to problems in plain words, with the remedy."""
 
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +10,8 @@ Check = Callable[[Facts], Iterator[str]]
 
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "absl-py")  # all that training needs
-INSTALL = "python -m pip install -c requirements.lock -e"
+PIP = f"{shlex.quote(sys.executable)} -m pip"
+INSTALL = f"{PIP} install -c requirements.lock -e"  # in the repository
 BROKEN_PAIRS = (  # (package, from this version, below this one), the same of another, what happens
     (("jax", "0.11.2", "0.13"), ("flax", "0.12.9", "0.12.10"), "flax does not import (google/flax issue #5596)"),
 )
@@ -19,7 +22,7 @@ def missing(facts: Facts) -> Iterator[str]:
     """What training cannot do without. Everything else is imported where it is used."""
     absent = [name for name in NEEDED if not facts["versions"].get(name)]
     if absent:
-        yield f"Not installed: {', '.join(absent)}. Run scripts/test, or: {INSTALL} ."
+        yield f"Not installed: {', '.join(absent)}. Run: {INSTALL} ."
 
 
 def two_copies(facts: Facts) -> Iterator[str]:
@@ -43,7 +46,7 @@ def mismatched(facts: Facts) -> Iterator[str]:
     jax = versions.get("jax")
     for name in ("jaxlib", *PLUGINS):
         if jax and versions.get(name) and versions[name] != jax:
-            yield f"{name} is {versions[name]} and jax {jax}; they must be equal. Run: python -m pip install {name}=={jax}"
+            yield f"{name} is {versions[name]} and jax {jax}; they must be equal: {PIP} install {name}=={jax}"
 
 
 def broken_pairs(facts: Facts) -> Iterator[str]:
@@ -112,7 +115,7 @@ def unused_gpu(facts: Facts) -> Iterator[str]:
         yield (
             f"{plugins[0]} is installed, and the driver shows no GPU. Is nvidia-smi there, and does it list one? Start "
             "a container with its GPUs (docker run --gpus all). If the machine has none: "
-            f"python -m pip uninstall {plugins[0]}"
+            f"{PIP} uninstall {plugins[0]}"
         )
 
 
@@ -146,7 +149,7 @@ def tensorflow(facts: Facts) -> Iterator[str]:
     if facts["jax"].get("tensorflow"):
         yield (
             "Importing what training needs also imports TensorFlow, which takes seconds and the memory of the GPU. "
-            "It is only for scripts/prepare_data: python -m pip uninstall tensorflow"
+            f"It is only for scripts/prepare_data: {PIP} uninstall tensorflow"
         )
 
 

@@ -4,18 +4,21 @@ Exit status: 0 prepared, now or before; 2 something is missing or wrong, said in
 """
 
 import argparse
+import contextlib
 import difflib
 import importlib.util
+import json
 import os
+import shlex
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-INSTALL = "python -m pip install -c requirements.lock -e '.[tfds]'"
+INSTALL = f"{shlex.quote(sys.executable)} -m pip install -c requirements.lock -e"  # in the repository
 
 
 class Refusal(Exception):
@@ -23,10 +26,22 @@ class Refusal(Exception):
 
 
 def prepared(name: str, data_dir: Path) -> Path | None:
-    """The newest version of a data set that is already there, `DIR/NAME/VERSION`; `name` may end in `:VERSION`."""
+    """The newest version of a data set that is already there, `DIR/NAME/VERSION`; `name` may end in `:VERSION`.
+
+    Raises:
+      Refusal: it is there in a format that takes TensorFlow to read.
+    """
     dataset, _, version = name.partition(":")
     found = sorted((data_dir / dataset).glob(f"{version or '*'}/dataset_info.json"))
-    return found[-1].parent if found else None
+    if not found:
+        return None
+    kind = json.loads(found[-1].read_text()).get("fileFormat", "tfrecord")
+    if kind != "array_record":
+        raise Refusal(
+            f"{name} is prepared in {found[-1].parent}, but as {kind}, which takes TensorFlow to read; "
+            "delete that directory or choose another --data_dir"
+        )
+    return found[-1].parent
 
 
 def check_name(name: str, known: Iterable[str]) -> None:
@@ -42,20 +57,30 @@ def check_name(name: str, known: Iterable[str]) -> None:
 
 def reach(url: str) -> None:
     """Asks for the head of a page, through the proxy where one is set. An answer of any kind will do."""
-    try:
+    with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
-    except urllib.error.HTTPError:
-        pass
 
 
 def check_network(urls: Iterable[str], ask: Callable[[str], None] = reach) -> None:
-    """Refuses at once when a host that the data come from does not answer; TFDS itself would retry for minutes."""
+    """Refuses at once when none of the hosts that the data come from answers; TFDS itself would retry for minutes."""
     hosts = {urllib.parse.urlsplit(url).netloc: url for url in urls if url.startswith(("http://", "https://"))}
-    for host, url in sorted(hosts.items()):
+    failures = []
+    for host, url in list(hosts.items())[:3]:
         try:
-            ask(url)
+            return ask(url)
         except OSError as error:
-            raise Refusal(f"no network: {host}, where the data come from, does not answer ({error})") from error
+            failures.append(f"{host} ({error})")
+    if failures:
+        raise Refusal(f"no network: the data come from {' and '.join(failures)}, which cannot be reached")
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turns what TFDS raises (an unknown configuration, a file to be fetched by hand, a full disk) into a refusal."""
+    try:
+        yield
+    except Exception as error:
+        raise Refusal(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def prepare(name: str, data_dir: Path) -> Path:
@@ -65,24 +90,25 @@ def prepare(name: str, data_dir: Path) -> Path:
       Refusal: TensorFlow is missing, the name is unknown or there is no network.
     """
     if importlib.util.find_spec("tensorflow_datasets") is None:
-        raise Refusal("tensorflow-datasets is not installed; run: python -m pip install -c requirements.lock -e .")
+        raise Refusal(f"tensorflow-datasets is not installed; run: {INSTALL} .")
+    os.environ.setdefault("TFDS_DISABLE_TELEMETRY", "1")
     import tensorflow_datasets as tfds
 
     # Community sets are looked up on the network; ours are in the package.
     check_name(name, tfds.list_builders(with_community_datasets=False))
     if importlib.util.find_spec("tensorflow") is None:
-        raise Refusal(f"preparing a data set needs TensorFlow; run: {INSTALL}")
-    try:
-        builder: Any = tfds.builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
-    except (ValueError, tfds.core.DatasetNotFoundError) as error:  # such as an unknown configuration
-        raise Refusal(f"{name}: {' '.join(str(error).split())}") from error
-    check_network(builder.url_infos)
+        raise Refusal(f"preparing a data set needs TensorFlow; run: {INSTALL} '.[tfds]'")
     config = tfds.download.DownloadConfig(
-        # Two data sets that share one directory can take each other's files, when an archive of one has the other's name.
+        # Of its own: data sets that share it can take each other's files, where their archives have one name.
         extract_dir=data_dir / "downloads" / "extracted" / name.replace("/", "-").replace(":", "-"),
         try_download_gcs=False,
     )
-    builder.download_and_prepare(download_dir=data_dir / "downloads", download_config=config)
+    with explained(name):
+        builder: Any = tfds.builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
+    if not (Path(builder.data_dir) / "dataset_info.json").exists():
+        check_network(builder.url_infos or ())
+    with explained(name):
+        builder.download_and_prepare(download_dir=data_dir / "downloads", download_config=config)
     return Path(builder.data_dir)
 
 

@@ -69,7 +69,7 @@ dlfx_install() {
   dlfx_make_venv || return 1
   dlfx_say "installing into .venv${extras:+ (with $extras)}: about two minutes the first time"
   # PIP_USER: somebody's setting for other projects, which cannot work in a virtual environment.
-  if ! (cd -- "$DLFX_ROOT" && PIP_USER=0 "$DLFX_PYTHON" -m pip install --quiet --disable-pip-version-check \
+  if ! (cd -- "$DLFX_ROOT" && PIP_USER=0 "$DLFX_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check \
     -c requirements.lock -e ".${extras:+[$extras]}" >&2); then
     dlfx_say "the installation did not succeed (see above); running this again goes on from there."
     return 1

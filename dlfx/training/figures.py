@@ -60,15 +60,17 @@ def curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
 def image_grid(
     path: Path, images: Sequence[Any] | np.ndarray, titles: Sequence[str], title: str, columns: int = 8
 ) -> None:
-    """Images `[n, H, W]`, `[n, H, W, 1]` or `[n, H, W, 3]`, each on its own scale, with a title above each."""
+    """Images `[n, H, W]` or `[n, H, W, 1 or 3]`, each on its own scale, with a title above; None leaves a gap."""
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
-    figure = new_figure(1.25 * columns, 1.45 * lines + 0.5)
+    figure = new_figure(max(1.25 * columns, 5.0), 1.45 * lines + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, text in zip(grid.flat, images, titles, strict=False):
+        if image is None:
+            continue
         image = np.asarray(image, np.float32)
         low, high = image.min(), image.max()
         image = (image - low) / (high - low if high > low else 1)
@@ -88,12 +90,13 @@ def confusion(path: Path, counts: np.ndarray, labels: Sequence[str], title: str)
     axes = figure.subplots()
     mistakes = np.where(np.eye(classes, dtype=bool), np.nan, counts)
     axes.set_facecolor("#e8e8e8")
-    shown = axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1.0, float(np.nanmax(mistakes, initial=1.0))))
-    figure.colorbar(shown, label="mistakes", shrink=0.8)
+    worst = max(1.0, float(np.nanmax(mistakes, initial=1.0)))
+    figure.colorbar(axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=worst), label="mistakes", shrink=0.8)
     if classes <= 20:
         for (row, column), value in np.ndenumerate(counts):
             if value:
-                axes.text(column, row, f"{value:g}", ha="center", va="center", fontsize=8)
+                color = "white" if row != column and value > worst / 2 else "black"
+                axes.text(column, row, f"{value:g}", ha="center", va="center", fontsize=8, color=color)
         axes.set(xticks=range(classes), yticks=range(classes), xticklabels=labels, yticklabels=labels)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     save(figure, path)

@@ -182,7 +182,10 @@ def _initial(learner: Learner, stream: Stream, seeds: Sequence[int]) -> tuple[Ca
 
     is_key = jax.tree.map(_is_key, jax.eval_shape(init, keys, stream.arrays, batch))
     template = jax.eval_shape(plain, keys, stream.arrays, batch)
-    return lambda: jax.tree.map(np.asarray, jax.jit(plain)(keys, stream.arrays, batch)), template, is_key
+    # It runs once: on CPU, compiling the random initialisers at full optimisation costs five seconds, like this one.
+    quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    compiled = jax.jit(plain, compiler_options=quick)
+    return lambda: jax.tree.map(np.asarray, compiled(keys, stream.arrays, batch)), template, is_key
 
 
 def _wrap(state: State, is_key: Any) -> State:

@@ -105,23 +105,20 @@ def open_run(path: Path, flags: Mapping[str, str], free: frozenset[str] = frozen
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"the work directory {path} is a file; give a directory, or a path that does not exist yet")
-    with explain_os_errors(path):
+    with explain_os_errors(path), contextlib.ExitStack() as opened:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run; the kernel frees it even after SIGKILL)
+        lock = opened.enter_context(open(path / ".lock", "w"))  # the kernel frees it even after SIGKILL
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
             raise UserError(f"another run is at work in {path}; wait for it, or choose another --workdir") from None
-        write_atomically(path / ".writable", "")
-        (path / ".writable").unlink()
-
         stored_file = path / "flags.txt"
         if stored_file.exists():
             _refuse_other_flags(path, parse_flags(stored_file.read_text()), flags, free)
         else:
             write_atomically(stored_file, "".join(f"--{name}={value}\n" for name, value in flags.items()))
         file = open(path / "metrics.jsonl", "a")  # noqa: SIM115
+        opened.pop_all()  # from here on, `close` is what closes them
     events: list[Any] = []
 
     def log(step: int, split: str, scalars: Scalars) -> None:

@@ -1,0 +1,1 @@
+"""Pure array functions without parameters, one file per idea."""

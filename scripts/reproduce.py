@@ -1,0 +1,123 @@
+"""Runs the recipes of the README's map with their seeds and prints the rows of its table.
+
+A row that was run before, with the same flags, is read from its run directories; `--fresh` runs it again.
+"""
+
+import argparse
+import fnmatch
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Row(NamedTuple):
+    """One line of the map: a system, where it is from, where it stands, and the recipe that measures it."""
+
+    system: str
+    paper: str
+    file: str
+    recipe: str  # EXPERIMENT/NAME of experiments/flagfiles
+    seeds: int
+    metric: str = "test_accuracy"
+    flags: tuple[str, ...] = ()
+    population: bool = False  # all seeds in one program
+    data: str = ""  # the TFDS set that must be prepared
+    unmeasured: str = ""  # why no figure is claimed
+
+
+LENET, RESNET = "models/classification/lenet.py", "models/classification/resnet.py"
+NOT_RUN = "not run: needs CIFAR-10 and a GPU"
+ROWS = [
+    Row("LeNet-5 on digits", "LeCun et al. 1998", LENET, "cnn/lenet5_digits", 8, population=True),
+    Row("LeNet-5 on MNIST", "LeCun et al. 1998", LENET, "cnn/lenet5_mnist", 3, data="mnist"),
+    Row("ResNet-20 on digits", "He et al. 2015", RESNET, "cnn/resnet20_digits", 3),
+    Row(
+        "ResNet-20 on CIFAR-10", "He et al. 2015", RESNET, "cnn/resnet20_cifar10", 3, data="cifar10", unmeasured=NOT_RUN
+    ),
+]
+
+
+def command(row: Row, seed: int, workdir: Path, data_dir: str) -> list[str]:
+    """The command that measures a row for a seed, or for all of them if they train as a population."""
+    experiment, _ = row.recipe.split("/")
+    flags = [f"--flagfile=experiments/flagfiles/{row.recipe}.flags", f"--seed={seed}", *row.flags]
+    if row.population:
+        flags.append(f"--num_seeds={row.seeds}")
+    if row.data and data_dir:
+        flags.append(f"--data_dir={data_dir}")
+    return [sys.executable, "-m", f"experiments.{experiment}", *flags, f"--workdir={workdir}"]
+
+
+def measure(row: Row, runs: Path, data_dir: str, fresh: bool) -> str:
+    """Runs a row; the cell that holds its figure."""
+    values: list[float] = []
+    seconds: list[float] = []
+    for seed in [0] if row.population else range(row.seeds):
+        workdir = runs / row.recipe.replace("/", "-") / (f"seeds{row.seeds}" if row.population else f"seed{seed}")
+        if fresh:
+            shutil.rmtree(workdir, ignore_errors=True)
+        print(f"# {' '.join(command(row, seed, workdir, data_dir)[1:])}", file=sys.stderr, flush=True)
+        done = subprocess.run(command(row, seed, workdir, data_dir), cwd=ROOT, stdout=sys.stderr, check=False)
+        if done.returncode:
+            return f"failed with exit code {done.returncode}"
+        summary = json.loads((workdir / "summary.json").read_text())
+        value = summary["metrics"][row.metric]
+        values += value["values"] if row.population else [value]
+        seconds.append(summary["wall_seconds"])
+    spread = f" +- {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.2f}{spread} % ({len(values)} seeds, {np.mean(seconds):.0f} s a run)"
+
+
+def table_row(row: Row, figure: str) -> str:
+    """A line of the map in Markdown."""
+    extra = "".join(f" {flag}" for flag in row.flags) + (f" --num_seeds={row.seeds}" if row.population else "")
+    recipe = f"`{row.recipe}`{f' `{extra.strip()}`' if extra else ''}"
+    return f"| {row.system} | {row.paper} | `dlfx/{row.file}` | {recipe} | {figure} |"
+
+
+def peers() -> str:
+    """What a user would reach for instead on the same split: an RBF support vector machine on the raw pixels."""
+    from sklearn.svm import SVC
+
+    from dlfx.data import sources
+
+    train, test = (sources.read_all(source) for source in sources.digits())
+    machine = SVC().fit(train["image"].reshape(len(train["image"]), -1), train["label"])
+    accuracy = machine.score(test["image"].reshape(len(test["image"]), -1), test["label"])
+    return f"| (RBF SVM, same split) | scikit-learn `SVC()` | | `scripts/reproduce` | {100 * accuracy:.2f} % |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--only", default="*", help="a pattern of recipes, such as 'cnn/*digits'")
+    parser.add_argument("--data_dir", default="", help="the TFDS directory for the rows that need one")
+    parser.add_argument("--runs", default=str(ROOT / "runs" / "reproduce"), help="where the run directories go")
+    parser.add_argument("--fresh", action="store_true", help="run again what was run before")
+    options = parser.parse_args()
+    chosen = [row for row in ROWS if fnmatch.fnmatch(row.recipe, options.only)]
+    if not chosen:
+        sys.exit(f"error: no recipe matches {options.only!r}; there is {', '.join(row.recipe for row in ROWS)}")
+    print("| system | paper | file | recipe | test accuracy |\n|---|---|---|---|---|", flush=True)
+    for row in chosen:
+        home = Path(options.data_dir or "~/tensorflow_datasets").expanduser()
+        prepared = not row.data or any(home.glob(f"{row.data}/*"))
+        if row.unmeasured:
+            figure = row.unmeasured
+        elif not prepared:
+            figure = f"skipped: {row.data} is not prepared (see --data_dir and scripts/prepare_data)"
+        else:
+            figure = measure(row, Path(options.runs), options.data_dir, options.fresh)
+        print(table_row(row, figure), flush=True)
+    if any("digits" in row.recipe for row in chosen):
+        print(peers(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

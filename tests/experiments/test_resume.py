@@ -1,0 +1,81 @@
+"""Runs killed for real, in processes of their own, end in the bits of the run that was not."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dlfx.training import rundir
+
+
+def start(cli, workdir, *arguments):
+    command, environment, root = cli
+    return subprocess.Popen(
+        command(f"--workdir={workdir}", *arguments),
+        cwd=root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def digest(workdir: Path) -> str:
+    return json.loads((workdir / "summary.json").read_text())["params_sha256"]
+
+
+def wait_for(process, workdir: Path, step: int) -> None:
+    """Until the run has logged that step, or ended."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        rows = rundir.read_metrics(workdir) if workdir.exists() else []
+        if any(row["step"] >= step for row in rows):
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length):
+    arguments = ["--steps=60", "--augment=crop:1", f"--steps_per_call={length}", "--checkpoint_every=8"]
+    whole = start(cli, tmp_path / "whole", *arguments)
+    assert whole.wait() == 0, whole.stdout.read()
+    chance = random.Random(length)
+    for step in (8, 32):
+        process = start(cli, tmp_path / "killed", *arguments)
+        wait_for(process, tmp_path / "killed", step)
+        time.sleep(0.2 * chance.random())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it could be killed"
+    last = start(cli, tmp_path / "killed", *arguments)
+    output = last.communicate()[0]
+    assert last.returncode == 0 and "resuming after step" in output, output
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_signal_saves_and_exits(cli, tmp_path, number):
+    arguments = ["--steps=100000", "--checkpoint_every=100000", "--eval_every=100000"]
+    process = start(cli, tmp_path, *arguments)
+    wait_for(process, tmp_path, 8)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + number and f"stopped by {number.name} after step" in output
+    assert "Traceback" not in output
+    assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == [
+        output.split("after step ")[1].split(",")[0]
+    ]
+
+
+def test_a_second_run_in_the_same_directory_is_refused(cli, cnn, tmp_path):
+    process = start(cli, tmp_path, "--steps=100000")
+    wait_for(process, tmp_path, 4)
+    done = cnn("--steps=100000", f"--workdir={tmp_path}")
+    process.kill()
+    process.wait()
+    assert done.code == 2 and "another run is at work" in done.err and len(done.err.splitlines()) == 1

@@ -1,0 +1,162 @@
+"""The lowering of convolutions to patches equals lax, in values and in gradients."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dlfx.ops.convolution import NHWC, conv_general_dilated, im2col
+
+CASES = [
+    # images, kernels, strides, padding
+    ((2, 8, 8, 3), (3, 3, 3, 4), (1, 1), "SAME"),
+    ((2, 8, 9, 3), (5, 5, 3, 2), (1, 1), "VALID"),
+    ((1, 7, 9, 2), (3, 2, 2, 5), (2, 3), "VALID"),
+    ((2, 9, 8, 2), (3, 3, 2, 3), (2, 2), "SAME"),
+    ((2, 8, 8, 2), (4, 2, 2, 3), (2, 1), "SAME_LOWER"),
+    ((1, 6, 5, 1), (3, 3, 1, 2), (2, 2), ((1, 1), (1, 1))),
+    ((1, 6, 5, 1), (2, 3, 1, 2), (1, 2), ((0, 2), (3, 1))),
+    ((1, 6, 6, 2), (2, 2, 2, 2), (1, 1), ((-1, 0), (0, -1))),
+    ((3, 4, 4, 3), (1, 1, 3, 2), (2, 2), "VALID"),
+    ((2, 5, 5, 3), (5, 5, 3, 4), (1, 1), "VALID"),
+]
+SMALL = ((2, 6, 6, 2), (3, 3, 2, 3), (1, 1), "SAME")
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def cpu() -> None:
+    if jax.default_backend() != "cpu":
+        pytest.skip("convolutions are lowered on CPU only")
+
+
+def draw(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape))
+
+
+def both(strides: Any, padding: Any) -> tuple[Any, Any]:
+    """Ours and lax's, as functions of images and kernels."""
+    ours = lambda x, w: conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC)
+    lax_ = lambda x, w: lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC)
+    return ours, lax_
+
+
+def close(found: Any, expected: Any) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), found, expected)
+
+
+def primitives(function: Any, *args: Any) -> set[str]:
+    return {equation.primitive.name for equation in jax.make_jaxpr(function)(*args).eqns}
+
+
+@pytest.mark.parametrize("images, kernels, strides, padding", CASES)
+def test_values_and_gradients_equal_lax(images: Any, kernels: Any, strides: Any, padding: Any, cpu: None) -> None:
+    x, w = draw(*images), draw(*kernels)
+    ours, expected = both(strides, padding)
+    assert "conv_general_dilated" not in primitives(ours, x, w)
+
+    def pullback(f: Any) -> Any:
+        def run(x: jax.Array, w: jax.Array) -> Any:
+            y, vjp = jax.vjp(f, x, w)
+            return y, vjp(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+        return jax.jit(run)(x, w)
+
+    close(pullback(ours), pullback(expected))
+
+
+def test_under_vmap_and_scan() -> None:
+    images, kernels, strides, padding = SMALL
+    xs, ws = draw(3, *images), draw(3, *kernels)
+    ours, expected = both(strides, padding)
+    loss = lambda f: jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w))), argnums=(0, 1))
+    for axes in ((None, 0), (0, None), (0, 0)):
+        x, w = (xs if axes[0] == 0 else xs[0]), (ws if axes[1] == 0 else ws[0])
+        close(jax.vmap(ours, axes)(x, w), jax.vmap(expected, axes)(x, w))
+        close(jax.vmap(loss(ours), axes)(x, w), jax.vmap(loss(expected), axes)(x, w))
+
+    def train(f: Any) -> Any:
+        def step(w: jax.Array, x: jax.Array) -> Any:
+            value, gradient = jax.value_and_grad(lambda w: jnp.mean(jnp.sin(f(x, w))))(w)
+            return w - gradient, value
+
+        return jax.jit(lambda: lax.scan(step, ws[0], xs))()
+
+    close(train(ours), train(expected))
+
+
+def test_forward_mode_equals_lax() -> None:
+    images, kernels, strides, padding = SMALL
+    primals, tangents = (draw(*images), draw(*kernels)), (draw(*images) + 1, draw(*kernels) - 1)
+    ours, expected = both(strides, padding)
+    close(jax.jvp(ours, primals, tangents), jax.jvp(expected, primals, tangents))
+
+
+def test_patches_are_windows() -> None:
+    x = draw(2, 7, 6, 3)
+    patches = im2col(x, (3, 2), (2, 1))
+    assert patches.shape == (2, 3, 5, 3 * 2 * 3)
+    np.testing.assert_array_equal(patches[1, 2, 3], x[1, 4:7, 3:5].reshape(-1))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 1, ((1, 0), (2, 1))])
+def test_a_drop_in_for_linen(padding: Any, cpu: None) -> None:
+    x = draw(2, 8, 8, 3)
+    options = {"features": 4, "kernel_size": (3, 3), "strides": 2, "padding": padding, "param_dtype": jnp.float64}
+    stock, ours = nn.Conv(**options), nn.Conv(**options, conv_general_dilated=conv_general_dilated)
+    variables = stock.init(jax.random.key(0), x)
+    close(ours.apply(variables, x), stock.apply(variables, x))
+    close(ours.apply(variables, x[0]), stock.apply(variables, x[0]))  # Linen adds the batch axis
+    assert "conv_general_dilated" not in primitives(lambda x: ours.apply(variables, x), x)
+
+
+@pytest.mark.parametrize(
+    "images, kernels, options",
+    [
+        ((1, 6, 6, 4), (3, 3, 2, 4), {"feature_group_count": 2}),
+        ((2, 6, 6, 4), (3, 3, 4, 4), {"batch_group_count": 2}),
+        ((1, 6, 6, 4), (3, 3, 4, 2), {"rhs_dilation": (2, 2)}),
+        ((1, 6, 6, 4), (3, 3, 4, 2), {"lhs_dilation": (2, 1)}),
+        ((1, 4, 6, 6), (2, 4, 3, 3), {"dimension_numbers": None}),  # lax's default, NCHW
+        ((1, 6, 4), (3, 4, 2), {"dimension_numbers": ("NHC", "HIO", "NHC")}),
+    ],
+)
+def test_everything_else_goes_to_lax(images: Any, kernels: Any, options: Any) -> None:
+    options = {"dimension_numbers": NHWC, **options}
+    x, w, strides = draw(*images), draw(*kernels), (1,) * (len(images) - 2)
+    padding = ((0, 1),) * len(strides)
+    ours = lambda x, w: conv_general_dilated(x, w, strides, padding, **options)
+    assert "conv_general_dilated" in primitives(ours, x, w)
+    close(ours(x, w), lax.conv_general_dilated(x, w, strides, padding, **options))
+
+
+def test_dilation_of_one_is_none(cpu: None) -> None:
+    x, w = draw(1, 6, 6, 2), draw(3, 3, 2, 2)
+    numbers = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
+    ours = lambda x, w: conv_general_dilated(x, w, (1, 1), "SAME", (1, 1), (1, 1), numbers)
+    assert "conv_general_dilated" not in primitives(ours, x, w)
+
+
+def test_other_platforms_keep_their_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    ours, _ = both((1, 1), "SAME")
+    assert "conv_general_dilated" in primitives(ours, draw(1, 6, 6, 2), draw(3, 3, 2, 2))
+
+
+def test_accumulates_in_the_type_asked_for() -> None:
+    x, w = draw(1, 6, 6, 2).astype(jnp.bfloat16), draw(3, 3, 2, 2).astype(jnp.bfloat16)
+    wide = conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC, preferred_element_type=jnp.float32)
+    expected = lax.conv_general_dilated(x.astype(jnp.float32), w.astype(jnp.float32), (1, 1), "SAME", None, None, NHWC)
+    assert wide.dtype == jnp.float32
+    np.testing.assert_allclose(wide, expected, rtol=1e-5, atol=1e-5)
+    assert conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC).dtype == jnp.bfloat16
