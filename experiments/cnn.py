@@ -124,13 +124,11 @@ def run(session: common.Session) -> None:
     monitor = "valid_accuracy" if FLAGS.valid_fraction else "test_accuracy"
     result = common.train(session, program, stream, common.schedule(steps, monitor), evaluate)
 
-    def draw(directory: Path) -> None:
-        counts = evaluators["test"](result.state)["confusion"]
-        member = result.arrays
-        if program.population:
-            counts, member = counts[0], jax.tree.map(lambda x: x[0], member)
-        draw_figures(directory, model, member, test, prepare, counts)
-
+    counts = evaluators["test"](result.state)["confusion"]  # by all processes; the rest is for the first one alone
+    member = result.arrays
+    if program.population:
+        counts, member = counts[0], jax.tree.map(lambda x: x[0], member)
+    draw = functools.partial(draw_figures, model=model, state=member, test=test, prepare=prepare, counts=counts)
     common.finish(session, result, result.arrays.params, draw)
 
 

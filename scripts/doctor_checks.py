@@ -22,7 +22,7 @@ def missing(facts: Facts) -> Iterator[str]:
     """What training cannot do without. Everything else is imported where it is used."""
     absent = [name for name in NEEDED if not facts["versions"].get(name)]
     if absent:
-        yield f"Not installed: {', '.join(absent)}. Run: {INSTALL} ."
+        yield f"Not installed: {', '.join(absent)}. Run scripts/demo, which makes .venv, or: {INSTALL} ."
 
 
 def two_copies(facts: Facts) -> Iterator[str]:
@@ -82,9 +82,9 @@ def bad_platform(facts: Facts) -> Iterator[str]:
 
 
 def does_not_start(facts: Facts) -> Iterator[str]:
-    """JAX fails for another reason."""
-    error = facts["jax"].get("error")
-    if error and "backend" not in facts["without_platforms"]:
+    """JAX fails for another reason than that it is not there."""
+    error, versions = facts["jax"].get("error"), facts["versions"]
+    if error and "backend" not in facts["without_platforms"] and versions.get("jax") and versions.get("jaxlib"):
         flags = facts["environment"].get("XLA_FLAGS")
         hint = f" Remove the flag from XLA_FLAGS={flags}; XLA knows other flags in each version." if flags else ""
         yield f"JAX, or a library on it, does not start: {error}.{hint if 'XLA_FLAGS' in error else ''}"

@@ -1,5 +1,6 @@
 """Images with labels, with random access: the embedded digits, and any prepared TFDS set, without TensorFlow."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -116,10 +117,9 @@ def tfds(name: str, data_dir: str = "") -> tuple[Source, Source]:
     directory = versions[-1].parent
 
     os.environ.setdefault("TFDS_DISABLE_TELEMETRY", "1")
-    import absl.logging
     import tensorflow_datasets
 
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS recommends OpenCV at length
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends OpenCV at length
     try:
         builder = tensorflow_datasets.builder_from_directory(directory)
         features = builder.info.features

@@ -12,16 +12,16 @@ import pytest
 from dlfx.training import rundir
 
 
-def start(cli, workdir, *arguments):
+def start(cli, workdir: Path, *arguments: str) -> subprocess.Popen:
+    """Starts a run; what it prints is appended to `WORKDIR.log`."""
     command, environment, root = cli
-    return subprocess.Popen(
-        command(f"--workdir={workdir}", *arguments),
-        cwd=root,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with open(f"{workdir}.log", "a") as log:
+        line = command(f"--workdir={workdir}", *arguments)
+        return subprocess.Popen(line, cwd=root, env=environment(), stdout=log, stderr=log)
+
+
+def output(workdir: Path) -> str:
+    return Path(f"{workdir}.log").read_text()
 
 
 def digest(workdir: Path) -> str:
@@ -42,7 +42,7 @@ def wait_for(process, workdir: Path, step: int) -> None:
 def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length):
     arguments = ["--steps=60", "--augment=crop:1", f"--steps_per_call={length}", "--checkpoint_every=8"]
     whole = start(cli, tmp_path / "whole", *arguments)
-    assert whole.wait() == 0, whole.stdout.read()
+    assert whole.wait() == 0, output(tmp_path / "whole")
     chance = random.Random(length)
     for step in (8, 32):
         process = start(cli, tmp_path / "killed", *arguments)
@@ -52,8 +52,7 @@ def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length):
         process.wait()
         assert not (tmp_path / "killed" / "summary.json").exists(), "the run ended before it could be killed"
     last = start(cli, tmp_path / "killed", *arguments)
-    output = last.communicate()[0]
-    assert last.returncode == 0 and "resuming after step" in output, output
+    assert last.wait() == 0 and "resuming after step" in output(tmp_path / "killed"), output(tmp_path / "killed")
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
@@ -61,21 +60,21 @@ def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_signal_saves_and_exits(cli, tmp_path, number):
     arguments = ["--steps=100000", "--checkpoint_every=100000", "--eval_every=100000"]
-    process = start(cli, tmp_path, *arguments)
-    wait_for(process, tmp_path, 8)
+    path = tmp_path / "run"
+    process = start(cli, path, *arguments)
+    wait_for(process, path, 8)
     process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 128 + number and f"stopped by {number.name} after step" in output
-    assert "Traceback" not in output
-    assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == [
-        output.split("after step ")[1].split(",")[0]
-    ]
+    assert process.wait(timeout=60) == 128 + number
+    said = output(path)
+    assert f"stopped by {number.name} after step" in said and "Traceback" not in said
+    step = said.split("after step ")[1].split(",")[0]
+    assert [entry.name for entry in (path / "checkpoints").iterdir()] == [step]
 
 
 def test_a_second_run_in_the_same_directory_is_refused(cli, cnn, tmp_path):
-    process = start(cli, tmp_path, "--steps=100000")
-    wait_for(process, tmp_path, 4)
-    done = cnn("--steps=100000", f"--workdir={tmp_path}")
+    process = start(cli, tmp_path / "run", "--steps=100000")
+    wait_for(process, tmp_path / "run", 4)
+    done = cnn("--steps=100000", f"--workdir={tmp_path / 'run'}")
     process.kill()
     process.wait()
     assert done.code == 2 and "another run is at work" in done.err and len(done.err.splitlines()) == 1

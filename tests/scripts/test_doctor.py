@@ -26,7 +26,7 @@ HEALTHY = {
     "requirements": ["jax<0.13,>=0.10.2", "flax!=0.12.9,<0.13,>=0.12.8", "importlib_resources<8,>=6", "grain>=0.2.18"],
     "gpus": [],
     "environment": {},
-    "workdir": "/work/runs",
+    "workdir": "/data/runs",
     "workdir_error": "",
     "workdir_free": 50 * doctor_checks.GIB,
     "jax": {
@@ -77,6 +77,7 @@ def test_no_problem(changes):
     ("changes", "said"),
     [
         ({"versions/optax": None}, ["Not installed: optax", "pip install"]),
+        ({"versions/jaxlib": None, "jax": {"error": "no jaxlib"}}, ["Not installed: jaxlib", "scripts/demo"]),
         ({"jax_copies": ["/a", "/b"]}, ["2 copies of jax, in /a and /b", "Uninstall one"]),
         ({"jax/version": "0.9.0"}, ["imported is 0.9.0, from /env/jax/__init__.py", "installed is 0.10.2"]),
         ({"versions/jaxlib": "0.10.1"}, ["jaxlib is 0.10.1 and jax 0.10.2", "pip install jaxlib==0.10.2"]),
@@ -104,8 +105,8 @@ def test_no_problem(changes):
         ({"gpus": [FULL], **ON_GPU}, ["hold 60.0 of 80.0 GiB", "takes 75%", "XLA_PYTHON_CLIENT_PREALLOCATE=false"]),
         ({**ON_GPU, "environment/XLA_PYTHON_CLIENT_MEM_FRACTION": "most"}, ["FRACTION=most is no number"]),
         ({"jax/tensorflow": True}, ["imports TensorFlow", "pip uninstall tensorflow"]),
-        ({"workdir_error": "Permission denied"}, ["Cannot write in /work/runs: Permission denied", "--workdir"]),
-        ({"workdir_free": doctor_checks.GIB // 2}, ["Only 0.50 GiB are free for /work/runs"]),
+        ({"workdir_error": "Permission denied"}, ["Cannot write in /data/runs: Permission denied", "--workdir"]),
+        ({"workdir_free": doctor_checks.GIB // 2}, ["Only 0.50 GiB are free for /data/runs"]),
     ],
 )
 def test_problem(changes, said):

@@ -132,5 +132,7 @@ def layers(train: bool, dtype: Any, param_dtype: Any, axis_name: str | None) -> 
         dtype=dtype,
         param_dtype=param_dtype,
         axis_name=axis_name,
+        # Linen begins the running statistics in float32; after a step in float64 they would have changed their type.
+        force_float32_reductions=jnp.dtype(dtype) != jnp.float64,
     )
     return conv, norm
