@@ -24,11 +24,9 @@ def test_one_way_to_make_and_to_call_them(name: str) -> None:
     assert all(isinstance(key, str) and value.shape[0] == 2 for key, value in features.items())
     kept = {key: value for key, value in variables.items() if key != "params"}
     assert updated == kept  # the shapes and types, so that a step can be scanned
-    logits_alone, _ = jax.eval_shape(partial(module.apply, train=False), variables, images)
-    assert logits_alone == logits
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "resnet18", "resnet20"])
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "resnet20"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
 def test_dtypes(name: str, dtype: Any) -> None:
     """Computed in one type; parameters, statistics and logits in at least float32, and the same after a step."""

@@ -1,0 +1,57 @@
+"""Runs killed by SIGKILL at random moments, then finished: how many different results come out of the same command.
+
+Not a time but a promise: every run must end in the bits of the one that was never killed.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ["--flagfile=experiments/flagfiles/cnn/lenet5_digits.flags", "--steps=330", "--checkpoint_every=22"]
+
+
+def start(workdir: Path) -> subprocess.Popen[bytes]:
+    """Starts the run, or takes it up."""
+    command = [sys.executable, "-m", "experiments.cnn", *RECIPE, f"--workdir={workdir}"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=3, help="of each run")
+    options = parser.parse_args()
+    chance = random.Random(0)
+    digests: list[str] = []
+    landed = 0
+    with tempfile.TemporaryDirectory() as directory:
+        start(Path(directory) / "warm").wait()  # fills the compilation cache
+        began = time.perf_counter()
+        start(Path(directory) / "whole").wait()
+        length = time.perf_counter() - began
+        for number in range(options.runs):
+            workdir = Path(directory) / f"{number}"
+            for _ in range(options.kills):
+                process = start(workdir)
+                time.sleep(length * chance.random())  # anywhere: start-up, training, checkpoints, figures
+                landed += process.poll() is None
+                process.kill()
+                process.wait()
+            if start(workdir).wait():
+                sys.exit(f"run {number} could not be finished")
+            digests.append(json.loads((workdir / "summary.json").read_text())["params_sha256"])
+            print(f"run {number}: {digests[-1]}", flush=True)
+        whole = json.loads((Path(directory) / "whole" / "summary.json").read_text())["params_sha256"]
+    same = sum(digest == whole for digest in digests)
+    print(f"{same} of {options.runs} runs, hit by {landed} kills in all, equal the one that was never killed: {whole}")
+    sys.exit(same != options.runs)
+
+
+if __name__ == "__main__":
+    main()
