@@ -118,12 +118,12 @@ def pmap_program(learner: Learner, stream: Stream, mesh: Mesh, seeds: Sequence[i
     """The program of a learner under `pmap(axis_name="data")`: every device holds a copy of the state."""
     population = len(seeds) > 1
     replicated = NamedSharding(mesh, P())
-    stacked = NamedSharding(mesh, P(AXIS))
+    stacked = NamedSharding(mesh.local_mesh, P(AXIS))  # pmap takes and gives the rows of this process alone
     local = mesh.local_mesh.size
     row_axis = 2 if population else 1
 
     def copies(x: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(stacked, np.broadcast_to(x, (local, *np.shape(x))))
+        return jax.device_put(np.broadcast_to(x, (local, *np.shape(x))), stacked)
 
     arrays = jax.tree.map(lambda x: copies(np.asarray(x)), stream.arrays)
     chunk = jax.pmap(
@@ -138,7 +138,7 @@ def pmap_program(learner: Learner, stream: Stream, mesh: Mesh, seeds: Sequence[i
     def put(batch: Batch) -> Batch:
         def split(x: np.ndarray) -> jax.Array:
             shape = (*x.shape[:row_axis], local, x.shape[row_axis] // local, *x.shape[row_axis + 1 :])
-            return jax.make_array_from_process_local_data(stacked, np.moveaxis(x.reshape(shape), row_axis, 0))
+            return jax.device_put(np.moveaxis(x.reshape(shape), row_axis, 0), stacked)
 
         return jax.tree.map(split, batch)
 
