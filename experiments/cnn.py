@@ -27,7 +27,7 @@ with group("Data"):
     flags.DEFINE_string("dataset", "digits", f"{', '.join(sources.SOURCES)}, or tfds:NAME of a prepared TFDS data set")
     flags.DEFINE_string("data_dir", "", "the TFDS directory; by default $TFDS_DATA_DIR or ~/tensorflow_datasets")
     flags.DEFINE_integer("batch_size", 128, "examples in a step, over all devices and processes", lower_bound=1)
-    flags.DEFINE_integer("image_size", 0, "side to bring images to; 0: as they are", lower_bound=0)
+    flags.DEFINE_integer("image_size", 32, "side to bring images to; 0: as they are", lower_bound=0)
     flags.DEFINE_enum("resize", "bilinear", ["bilinear", "pad"], "how to bring them there")
     flags.DEFINE_list("augment", [], "of training images, in order: flip, crop:PIXELS, noise:STD, cutout:SIZE")
     flags.DEFINE_enum(
@@ -101,7 +101,10 @@ def run(session: common.Session) -> None:
         axis_name=session.axis_name,
     )
     with session.clock.phase("program"):
-        program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
+        try:
+            program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
+        except UserError as error:  # the model met its first image here
+            raise UserError(f"{error}; --image_size={FLAGS.image_size} with --resize brings them to a size") from error
 
     def sums(state: supervised.State, batch: Any) -> dict[str, jax.Array]:
         logits, _ = supervised.predict(model, state, batch["image"])

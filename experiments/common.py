@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def launch(main: Callable[[Any], None]) -> None:
         except KeyboardInterrupt:
             _leave("interrupted", 130)
         except FloatingPointError as error:
-            _leave(f"error: --debug_nans: {str(error).splitlines()[0]}", 2)
+            ours = [f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}dlfx{os.sep}" in f.filename]
+            where = f" at {os.path.relpath(ours[-1].filename, ROOT)}:{ours[-1].lineno}" if ours else ""
+            _leave(f"error: --debug_nans: {str(error).splitlines()[0]}{where}", 2)
 
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
@@ -148,13 +151,9 @@ def all_flags() -> dict[str, str]:
     values = {name: FLAGS[name].value for listed in GROUPS.values() for name in listed if name not in LAUNCH}
 
     def text(value: Any) -> str:
-        return (
-            str(value).lower()
-            if isinstance(value, bool)
-            else ",".join(value)
-            if isinstance(value, list)
-            else str(value)
-        )
+        if isinstance(value, list):
+            return ",".join(value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
 
     return {name: text(value) for name, value in values.items()}
 
@@ -175,8 +174,6 @@ def begin(experiment: str, label: str) -> Iterator[Session]:
     with clock.phase("devices"):
         if FLAGS.precision == "float64":
             jax.config.update("jax_enable_x64", True)
-        if FLAGS.debug_nans:
-            jax.config.update("jax_debug_nans", True)
         processes.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
         devices = mesh.make_mesh()
     values = all_flags()
@@ -192,7 +189,9 @@ def begin(experiment: str, label: str) -> Iterator[Session]:
     param_dtype = jax.numpy.promote_types(dtype, "float32")
     session = Session(experiment, clock, seeds, devices, dtype, param_dtype, path, values)
     try:
-        yield session
+        # As a context, not by config.update: in jax 0.10 the first function that suspends the check ends it for good.
+        with jax.debug_nans(True) if FLAGS.debug_nans else contextlib.nullcontext():
+            yield session
     finally:
         if session.store:
             session.store.close()

@@ -5,6 +5,7 @@ and reads; the others receive what it read. The digest tells a checkpoint that i
 damaged, whatever the storage below notices: then the one before it is used, and the bad one is moved aside.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +18,8 @@ import jax
 import numpy as np
 
 from dlfx.types import UserError
+
+SPARE_BYTES = 1 << 17  # for what a checkpoint holds besides its arrays
 
 
 class Checkpoints(NamedTuple):
@@ -93,6 +96,9 @@ def open_checkpoints(directory: Path, keep: int, say: Callable[[str], None] = pr
 
     def save(step: int, state: Any, info: dict[str, Any], score: float | None) -> None:
         arrays = named_leaves(state)
+        # Told beforehand, since orbax's own threads print tracebacks when a disk turns out to be full.
+        if shutil.disk_usage(directory).free < sum(x.nbytes for x in arrays.values()) + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, "No space left on device")
         layout, arrays_digest = _layout(arrays), digest(arrays)
         seal = _json_digest(info, layout, arrays_digest)
         sealed = {"info": info, "layout": layout, "arrays": arrays_digest, "seal": seal}

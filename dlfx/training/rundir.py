@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlfx.training.events import NO_EVENTS, open_events
 from dlfx.types import UserError
 
 Scalars = Mapping[str, float]
@@ -30,7 +31,7 @@ class RunDirectory(NamedTuple):
     Attributes:
       path: absolute.
       log: (step, split, scalars): one line of `metrics.jsonl`, and TensorBoard events where tensorboardX is installed.
-      truncate: (step): drops what was logged after that step.
+      truncate: (step): drops what was logged after that step; to be called before the first `log`.
       finish: (summary): writes `summary.json`.
       close: lets another run in.
     """
@@ -119,37 +120,34 @@ def open_run(path: Path, flags: Mapping[str, str], free: frozenset[str] = frozen
             write_atomically(stored_file, "".join(f"--{name}={value}\n" for name, value in flags.items()))
         file = open(path / "metrics.jsonl", "a")  # noqa: SIM115
         opened.pop_all()  # from here on, `close` is what closes them
-    events: list[Any] = []
+    events = NO_EVENTS  # until `truncate`, with which a life of the run begins
 
     def log(step: int, split: str, scalars: Scalars) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         with explain_os_errors(path):
             file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
             file.flush()
-            if not events:
-                events.append(_open_events(path / "tensorboard", step))
-            for name, value in scalars.items():
-                if events[0]:
-                    events[0].add_scalar(f"{split}/{name}", value, step)
+            events.add(step, split, scalars)
 
     def truncate(step: int) -> None:
-        nonlocal file
+        nonlocal file, events
         with explain_os_errors(path):
             kept = [row for row in read_metrics(path) if row["step"] <= step]
             file.close()
             write_atomically(path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
             file = open(path / "metrics.jsonl", "a")  # noqa: SIM115
-            events[:] = [_open_events(path / "tensorboard", step + 1)]
+            events.close()
+            events = open_events(path / "tensorboard", kept)
 
     def finish(summary: Mapping[str, Any]) -> None:
         with explain_os_errors(path):
-            file.flush()
-            if events and events[0]:
-                events[0].close()
             write_atomically(path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def close() -> None:
-        file.close()
+        with contextlib.suppress(OSError):  # a full disk was reported when it was first met
+            events.close()
+        with contextlib.suppress(OSError):
+            file.close()
         lock.close()
 
     return RunDirectory(path, log, truncate, finish, close)
@@ -160,15 +158,6 @@ def _refuse_other_flags(path: Path, stored: Mapping[str, str], flags: Mapping[st
     if names:
         said = ", ".join(f"--{n} (there {stored.get(n, 'unset')!r}, now {flags.get(n, 'unset')!r})" for n in names)
         raise UserError(f"{path} holds a run with other flags: {said}; choose another --workdir, or the same flags")
-
-
-def _open_events(path: Path, first_step: int) -> Any:
-    """A TensorBoard writer whose events replace those of an earlier life of the run from `first_step` on."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(path), purge_step=first_step, flush_secs=10)
 
 
 def spread(value: np.ndarray) -> dict[str, Any] | float:

@@ -51,3 +51,27 @@ def test_a_workdir_that_is_a_file(cnn, tmp_path):
 def test_a_workdir_that_cannot_be_written(cnn):
     done = cnn("--steps=2", "--workdir=/proc/dlfx")
     assert done.code == 2 and "/proc/dlfx cannot be used" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_debug_nans_names_the_operation(cnn, tmp_path):
+    done = cnn("--steps=20", f"--workdir={tmp_path}", "--learning_rate=1e30", "--optimizer=sgd", "--debug_nans")
+    assert done.code == 2 and "Traceback" not in done.err
+    assert re.search(r"error: --debug_nans: invalid value \(nan\) encountered in \w+ at dlfx/\S+\.py:\d+", done.err)
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(cnn, tmp_path, monkeypatch):
+    from dlfx.training import checkpoints
+
+    usage = checkpoints.shutil.disk_usage(tmp_path)
+    saved = []
+
+    def shrinking(path):
+        saved.append(path)
+        return usage._replace(free=usage.free if len(saved) == 1 else 1000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "disk_usage", shrinking)
+        done = cnn("--steps=16", "--checkpoint_every=8", f"--workdir={tmp_path}")
+    assert done.code == 2 and "is full; nothing saved so far is lost" in done.err and len(done.err.splitlines()) == 1
+    done = cnn("--steps=16", "--checkpoint_every=8", f"--workdir={tmp_path}")
+    assert done.code == 0 and "resuming after step 8" in done.out

@@ -121,3 +121,23 @@ def test_progress_is_lines_off_a_terminal_and_a_bar_on_one(capsys):
     bar.say("a word")
     bar.close()
     assert "10/10" in screen.getvalue() and "a word" in screen.getvalue() and "\r" in screen.getvalue()
+
+
+def test_tensorboard_events_hold_every_line_also_after_a_resume(opened):
+    from tensorboardX.proto.event_pb2 import Event
+
+    opened.truncate(0)
+    for step in (1, 2, 3):
+        opened.log(step, "train", {"loss": 1.0 / step})
+    opened.truncate(2)
+    opened.log(3, "test", {"loss": 9.0})
+    opened.close()
+    (file,) = (opened.path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # a length of 8 bytes, its checksum of 4, the event, its checksum of 4
+        size = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    assert events[0].file_version == "brain.Event:2"
+    values = [(event.step, event.summary.value[0].tag, event.summary.value[0].simple_value) for event in events[1:]]
+    assert values == [(1, "train/loss", 1.0), (2, "train/loss", 0.5), (3, "test/loss", 9.0)]
