@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -258,9 +259,11 @@ def finish(session: Session, result: Result, params: Any, draw: Callable[[Path],
     if session.run is None:
         return
     with session.clock.phase("figures"), rundir.explain_os_errors(session.path):
-        title = f"{session.experiment}: {session.path.name}"
-        figures.curves(session.path / "figures" / "curves.png", rundir.read_metrics(session.path), title)
-        draw(session.path / "figures")
+        pictures = importlib.util.find_spec("matplotlib") is not None
+        if pictures:
+            title = f"{session.experiment}: {session.path.name}"
+            figures.curves(session.path / "figures" / "curves.png", rundir.read_metrics(session.path), title)
+            draw(session.path / "figures")
     clock = session.clock
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) // len(session.seeds)
     session.run.finish(
@@ -282,6 +285,6 @@ def finish(session: Session, result: Result, params: Any, draw: Callable[[Path],
         }
     )
     print(f"{_words(result.metrics)}  after {result.step} steps, {result.seconds:.1f} s of training")
-    print(f"pictures: {session.path / 'figures'}")
+    print(f"pictures: {session.path / 'figures' if pictures else 'none, matplotlib is not installed'}")
     if FLAGS.profile:
         print(f"where the time went (trace: {session.path / 'profile'}):\n{clock.table()}")

@@ -177,12 +177,12 @@ def train(
     pending: tuple[int, int, Any] | None = None
     end, stop = begin, info["stopped"]
     calls = range(0) if stop else range(begin // length, -(-steps // length))
-    with _signals() as received, contextlib.closing(show):
+    with _signals() as received, contextlib.closing(show), contextlib.ExitStack() as profiling:
         batches = iter(stream.prefetch(load, calls))
         for call in calls:
             number, first, end = call - calls.start, call * length, min(call * length + length, steps)
             if trace and number == 1:
-                jax.profiler.start_trace(trace)
+                profiling.enter_context(jax.profiler.trace(trace))
             with clock.phase("training" if number else "first call"):
                 state, metrics = program.step(state, program.put(next(batches)), end - first)
                 if pending:
@@ -195,9 +195,8 @@ def train(
                 if number == 0 or due or keep:
                     record(*pending)
                     pending = None
-            if trace and number and (number == 5 or end == steps):
-                jax.profiler.stop_trace()
-                trace = None
+            if number == 5:
+                profiling.close()
             if number == 0:
                 clock.first_step()
             if due:

@@ -169,6 +169,14 @@ def test_early_stopping_stops_and_resumes_as_stopped(cnn, tmp_path):
     assert cnn(*arguments).code == 0 and summary(tmp_path)["params_sha256"] == found["params_sha256"]
 
 
+def test_profile_tells_where_the_time_went(cnn, tmp_path):
+    done = cnn(f"--workdir={tmp_path}", "--steps=4", "--profile")
+    assert done.code == 0 and list((tmp_path / "profile").rglob("*.xplane.pb"))
+    phases = ("imports", "data", "program", "initial state", "first call", "training", "evaluation", "figures")
+    assert all(re.search(rf"^  {phase} +\d+\.\d\d s$", done.out, re.M) for phase in phases)
+    assert re.search(r"of which compiling +[\d.]+ s in \d+ programs", done.out) and "start to first step" in done.out
+
+
 def test_help_is_grouped_and_complete(cnn):
     done = cnn("--help")
     assert done.code == 0
