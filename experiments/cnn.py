@@ -147,7 +147,14 @@ def draw_figures(
 
     examples = sources.read_all(test)
     images, labels = examples["image"], examples["label"]
-    predict = jax.jit(lambda state, image: supervised.predict(model, state, prepare(image)))
+    order: list[str] = []  # of the features in the network; jit gives them in the order of their names
+
+    @jax.jit
+    def predict(state: supervised.State, image: np.ndarray) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits, features = supervised.predict(model, state, prepare(image))
+        order[:] = features
+        return logits, features
+
     chunks = [np.arange(i, i + 256) % len(images) for i in range(0, len(images), 256)]
     logits = np.concatenate([predict(state, images[chunk])[0] for chunk in chunks])[: len(images)]
     probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
@@ -168,8 +175,7 @@ def draw_figures(
         )
 
     _, features = predict(state, images[chunks[0]])
-    maps = [(name, value[0]) for name, value in features.items() if value.ndim == 4 and min(value.shape[1:3]) > 1]
-    maps.sort(key=lambda item: -item[1].shape[0])  # jit gives a dict in the order of its names
+    maps = [(name, features[name][0]) for name in order if features[name].ndim == 4 and features[name].shape[1] > 1]
     panels: list[Any] = []
     for name, value in maps:
         row = [(value[..., i], f"{name} {i}") for i in range(min(8, value.shape[-1]))]
