@@ -1,8 +1,8 @@
-"""Checkpoints of a run through orbax: the newest few and the best, each sealed by a digest of what it holds.
+"""Checkpoints of a run through orbax: the newest few and the best, each sealed by the digests of its files.
 
 A checkpoint holds the state as named NumPy arrays and `info`, what the host knows of the run. Process 0 alone writes
-and reads; the others receive what it read. The digest tells a checkpoint that is whole from one that was cut off or
-damaged, whatever the storage below notices: then the one before it is used, and the bad one is moved aside.
+and reads; the others receive what it read. The seal, written last, tells a checkpoint that is whole from one that was
+cut off or damaged, whatever the storage below notices: then the one before it is used, and the bad one is moved aside.
 """
 
 import errno
@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dlfx.training.rundir import write_atomically
 from dlfx.types import UserError
 
+SEAL = "seal.json"
 SPARE_BYTES = 1 << 17  # for what a checkpoint holds besides its arrays
 
 
@@ -60,8 +62,10 @@ def _layout(arrays: dict[str, Any]) -> dict[str, list[Any]]:
     return {name: [np.dtype(x.dtype).name, *x.shape] for name, x in arrays.items()}
 
 
-def _json_digest(*values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _contents(step: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a checkpoint, by its path in there, but for the seal."""
+    files = sorted(file for file in step.rglob("*") if file.is_file() and file.name != SEAL)
+    return {str(file.relative_to(step)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def open_checkpoints(directory: Path, keep: int, say: Callable[[str], None] = print) -> Checkpoints:
@@ -99,21 +103,24 @@ def open_checkpoints(directory: Path, keep: int, say: Callable[[str], None] = pr
         # Told beforehand, since orbax's own threads print tracebacks when a disk turns out to be full.
         if shutil.disk_usage(directory).free < sum(x.nbytes for x in arrays.values()) + SPARE_BYTES:
             raise OSError(errno.ENOSPC, "No space left on device")
-        layout, arrays_digest = _layout(arrays), digest(arrays)
-        seal = _json_digest(info, layout, arrays_digest)
-        sealed = {"info": info, "layout": layout, "arrays": arrays_digest, "seal": seal}
+        sealed = {"info": info, "layout": _layout(arrays)}
         managers[0].save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(sealed)),
             metrics=None if score is None else {"score": score},
             force=True,
         )
+        write_atomically(directory / str(step) / SEAL, json.dumps(_contents(directory / str(step)), indent=1))
 
     def read(step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        # Before orbax looks: its readers leave threads behind that print tracebacks when a file is damaged.
+        seal = directory / str(step) / SEAL
+        if not seal.exists():
+            raise ValueError("it was cut off while it was written")
+        if json.loads(seal.read_text()) != _contents(directory / str(step)):
+            raise ValueError("its files are not those that were written")
         wanted = dict(zip(leaf_names(template), jax.tree.leaves(template), strict=True))
         sealed = managers[0].restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore())).info
-        if sealed["seal"] != _json_digest(sealed["info"], sealed["layout"], sealed["arrays"]):
-            raise ValueError("its description does not match its digest")
         if sealed["layout"] != (expected := _layout(wanted)):
             names = [n for n in sealed["layout"] | expected if sealed["layout"].get(n) != expected.get(n)]
             raise UserError(
@@ -123,10 +130,8 @@ def open_checkpoints(directory: Path, keep: int, say: Callable[[str], None] = pr
         empty = {name: np.zeros(x.shape, x.dtype) for name, x in wanted.items()}
         item = ocp.args.Composite(state=ocp.args.StandardRestore(empty))
         restored = managers[0].restore(step, args=item).state
-        arrays = {name: np.asarray(restored[name]) for name in wanted}
-        if sealed["arrays"] != digest(arrays):
-            raise ValueError("its contents do not match its digest")
-        return jax.tree.unflatten(jax.tree.structure(template), list(arrays.values())), sealed["info"]
+        arrays = [np.asarray(restored[name]) for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(template), arrays), sealed["info"]
 
     def restore(template: Any) -> tuple[int, Any, dict[str, Any]] | None:
         for step in sorted(managers[0].all_steps(), reverse=True):
