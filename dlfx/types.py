@@ -1,4 +1,4 @@
-"""The contract that every part of dlfx shares: keys, batches, metrics, streams and the Learner pair."""
+"""The contract that every part of dlfx shares: keys, batches, metrics, streams, environments and the Learner pair."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,6 +63,51 @@ class Stream(NamedTuple):
     arrays: Any = ()
     fetch: Callable[[Any, Batch], Batch] = lambda arrays, batch: batch
     prefetch: Callable[[Callable[[int], Any], range], Iterable[Any]] = plain_map
+
+
+NO_BATCHES = Stream(lambda seed, i: ())  # of a learner that makes its own experience
+
+
+class Timestep(NamedTuple):
+    """What one step of an environment gives.
+
+    Attributes:
+      observation: what to act on next: of a new episode where this step ended one.
+      successor: what the action led to. Values are bootstrapped from here; it equals `observation` within an episode.
+      reward: [] float32.
+      terminated: [] bool, the task ended here: nothing follows, whatever the successor's value.
+      truncated: [] bool, a time limit cut the episode here: the successor's value still counts. Never both.
+    """
+
+    observation: Any
+    successor: Any
+    reward: Array
+    terminated: Array
+    truncated: Array
+
+
+class Environment(NamedTuple):
+    """A Markov decision process to act in, as pure functions. An episode that ends begins anew within the same step.
+
+    Attributes:
+      name: what `--env` calls it.
+      reset: key to (state, observation).
+      step: (key, state, action [] int32) to (state, timestep).
+      observation: shape and type of an observation.
+      num_actions: actions are 0 ... num_actions - 1.
+      num_states: observations are state numbers 0 ... num_states - 1; 0 where they are not.
+      max_steps: after so many steps an episode is truncated; 0: never.
+      render: a state, as NumPy arrays, to a picture `[H, W, 3]` uint8.
+    """
+
+    name: str
+    reset: Callable[[Key], tuple[State, Array]]
+    step: Callable[[Key, State, Array], tuple[State, Timestep]]
+    observation: jax.ShapeDtypeStruct
+    num_actions: int
+    num_states: int
+    max_steps: int
+    render: Callable[[State], Any]
 
 
 class UserError(ValueError):

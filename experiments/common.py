@@ -28,7 +28,7 @@ GROUPS: dict[str, list[str]] = {}  # heading of --help to the names of its flags
 INT_MAX = 2**31 - 1
 
 # Flags that do not change what a run computes: they may differ between its lives.
-FREE = frozenset(["workdir", "data_dir", "keep", "checkpoint_every", "debug_nans", "profile"])
+FREE = frozenset(["workdir", "data_dir", "keep", "checkpoint_every", "debug_nans", "profile", "eval_only"])
 LAUNCH = ("coordinator", "num_processes", "process_id")  # of one process, and so not part of flags.txt
 
 
@@ -213,7 +213,7 @@ def open_directory(session: Session) -> bool:
 
     answer = processes.on_main(work)
     if answer and processes.is_main():
-        print(f"{session.path} holds this run, finished: {_words(json.loads(answer))}")
+        print(f"{session.path} holds this run, finished: {words(json.loads(answer))}")
     return not answer
 
 
@@ -221,7 +221,8 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _words(metrics: dict[str, Any]) -> str:
+def words(metrics: dict[str, Any]) -> str:
+    """Metrics, as `spread` gives them, in one line."""
     texts = {n: f"{v['mean']:.4f} +- {v['std']:.4f}" if isinstance(v, dict) else f"{v:.4f}" for n, v in metrics.items()}
     return "  ".join(f"{name} {text}" for name, text in texts.items())
 
@@ -284,7 +285,7 @@ def finish(session: Session, result: Result, params: Any, draw: Callable[[Path],
             "git_commit": rundir.git_commit(ROOT),
         }
     )
-    print(f"{_words(result.metrics)}  after {result.step} steps, {result.seconds:.1f} s of training")
+    print(f"{words(result.metrics)}  after {result.step} steps, {result.seconds:.1f} s of training")
     print(f"pictures: {session.path / 'figures' if pictures else 'none, matplotlib is not installed'}")
     if FLAGS.profile:
         print(f"where the time went (trace: {session.path / 'profile'}):\n{clock.table()}")

@@ -1,10 +1,12 @@
-"""Pictures that any experiment can use, written as PNG: learning curves, grids of images, confusion matrices."""
+"""Pictures that any experiment can use: curves, grids of images and confusion matrices as PNG, animations as GIF."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dlfx.types import UserError
 
 COLORS = {"train": "#4477aa", "valid": "#ccbb44", "test": "#ee6677"}
 
@@ -55,6 +57,84 @@ def curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     save(figure, path)
+
+
+def seed_curves(
+    path: Path,
+    xs: Sequence[float] | np.ndarray,
+    bands: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    means: Mapping[str, np.ndarray] | None = None,
+    reference: tuple[str, float] | None = None,
+) -> None:
+    """Learning curves over seeds: for each label its centre with a band from low to high, and its mean dashed.
+
+    Args:
+      path: of the PNG.
+      xs: `[points]`.
+      bands: label to (centre, low, high), each `[points]`, such as the interquartile mean and its 95 % interval. Where
+        they are NaN the curve has a gap.
+      title: above the curves.
+      xlabel: what xs are.
+      ylabel: what the curves are.
+      means: label to `[points]`, for those labels that shall show it.
+      reference: (label, height) of a horizontal line, such as the return of an optimal policy.
+    """
+    figure = new_figure(6.4, 4.0)
+    axes = figure.subplots()
+    for label, (centre, low, high) in bands.items():
+        (drawn,) = axes.plot(xs, centre, label=label, linewidth=1.6)
+        axes.fill_between(xs, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+        if means and label in means:
+            axes.plot(xs, means[label], color=drawn.get_color(), linestyle="--", linewidth=0.9)
+    if reference:
+        axes.axhline(reference[1], label=reference[0], color="black", linestyle=":", linewidth=1.2)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save(figure, path)
+
+
+def animation(path: Path, frames: Sequence[np.ndarray] | np.ndarray, frames_per_second: float = 25) -> None:
+    """A GIF that repeats without end, its colours undithered from one palette for all frames.
+
+    Args:
+      path: of the GIF.
+      frames: `[T, H, W, 3]` uint8, at least one. Up to 256 different colours among them are kept exactly.
+      frames_per_second: more than 0 and at most 50, which is what viewers still follow; a delay is a whole number of
+        hundredths of a second.
+
+    Raises:
+      UserError: no frame, or another number of frames per second.
+    """
+    from PIL import Image
+
+    if not 0 < frames_per_second <= 50:
+        raise UserError(f"{frames_per_second:g} frames per second; a GIF has more than 0 and at most 50")
+    if not len(frames):
+        raise UserError("an animation needs at least one frame")
+    codes = np.stack([np.asarray(frame, np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32) for frame in frames])
+    seen, pixels = np.unique_counts(codes)
+    common = seen[np.argsort(-pixels, kind="stable")]
+    # Mostly the commonest colours, not averages: flat areas keep theirs, and only the blends of edges are rounded.
+    palette = (
+        common if len(common) < 256 else np.concatenate([common[:192], common[192 :: -(-(len(common) - 192) // 64)]])
+    )
+    channels = palette[:, None] >> np.array([16, 8, 0], np.uint32) & 255
+    index = np.zeros(1 << 24, np.uint8)
+    for some in np.array_split(seen, -(-len(seen) // 4096)):
+        away = (some[:, None, None] >> np.array([16, 8, 0], np.uint32) & 255).astype(np.int32) - channels
+        index[some] = (away**2).sum(-1).argmin(-1)
+    images, table = [], channels.astype(np.uint8).tobytes()
+    for plane in index[codes]:
+        images.append(Image.fromarray(plane, "P"))
+        images[-1].putpalette(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    delay = 10 * round(100 / frames_per_second)
+    # Unless the palette is named, PIL writes it again with every frame.
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], palette=table, duration=delay, loop=0)
 
 
 def image_grid(

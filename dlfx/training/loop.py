@@ -142,7 +142,11 @@ def train(
     if begin:
         show.say(f"resuming after step {begin}")
 
+    nothing = not jax.tree.leaves(stream.host(seeds[0], 0))  # a learner that makes its own experience
+
     def load(call: int) -> Batch:
+        if nothing:
+            return ()
         numbers = range(call * length, min(call * length + length, steps))
         if not program.population:
             return _stack([stream.host(seeds[0], i) for i in numbers])

@@ -3,6 +3,8 @@
 A batch travels as `[K, (N,) B, ...]`: K steps of one call, N members of a population, B rows. `jit` shards the rows
 over the mesh and keeps the state replicated, so that sums over the batch, batch norm's included, are global. `pmap`
 gives each device its rows and a copy of the state; there the learner averages gradients itself (`axis_name="data"`).
+A population without batches, such as agents that make their own experience, shards its members under `jit` instead,
+where the devices divide them.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,30 +87,51 @@ def _unwrap(state: State) -> State:
 
 
 def jit_program(learner: Learner, stream: Stream, mesh: Mesh, seeds: Sequence[int]) -> Program:
-    """The program of a learner under `jit`, its batches sharded over the mesh, its state replicated."""
+    """The program of a learner under `jit`: batches sharded over the mesh and the state replicated, or members sharded.
+
+    Members are sharded where a population has no batches and the devices divide it: no device waits for another then.
+    """
     population = len(seeds) > 1
+    empty = not jax.tree.leaves(stream.host(seeds[0], 0))
+    shared = population and empty and len(seeds) % mesh.size == 0 and mesh.size > 1
     replicated = NamedSharding(mesh, P())
+    placed = NamedSharding(mesh, P(AXIS)) if shared else replicated
     rows = NamedSharding(mesh, P(None, None, AXIS) if population else P(None, AXIS))
     arrays = jax.tree.map(lambda x: _place(x, replicated), stream.arrays)
+    whole = _chunk(learner, stream, population)
+
+    def members(state: State, arrays: Any, batches: Batch, length: int) -> tuple[State, Any]:
+        return jax.shard_map(
+            lambda state, arrays: whole(state, arrays, batches, length),
+            mesh=mesh,
+            in_specs=(P(AXIS), P()),
+            out_specs=(P(AXIS), P(None, AXIS)),
+            check_vma=False,  # the members know nothing of one another, so nothing is replicated
+        )(state, arrays)
+
     chunk = jax.jit(
-        _chunk(learner, stream, population),
+        members if shared else whole,
         static_argnums=3,
         donate_argnums=0,
-        out_shardings=(replicated, replicated),
+        out_shardings=(placed, replicated),
     )
     init, template, is_key = _initial(learner, stream, seeds)
+    gather = jax.jit(lambda state: state, out_shardings=replicated)
 
     def restore(saved: Any) -> State:
-        return _wrap(jax.tree.map(lambda x: _place(x, replicated), saved), is_key)
+        return _wrap(jax.tree.map(lambda x: _place(x, placed), saved), is_key)
+
+    def view(state: State) -> State:
+        return gather(state) if shared else state
 
     return Program(
         init=lambda: restore(init()),
         template=template,
         put=lambda batch: jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch),
         step=lambda state, batches, length: chunk(state, arrays, batches, length),
-        host=lambda state: jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), _unwrap(state)),
+        host=lambda state: jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), _unwrap(view(state))),
         restore=restore,
-        view=lambda state: state,
+        view=view,
         mesh=mesh,
         population=population,
     )

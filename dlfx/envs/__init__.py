@@ -1,0 +1,1 @@
+"""Environments to act in: pure functions of a key, a state and an action."""

@@ -1,0 +1,1 @@
+"""Networks of agents: values of actions, policies."""
