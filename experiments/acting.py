@@ -4,6 +4,8 @@ from absl import flags
 
 from experiments.common import group
 
+EVALUATION = 2**31 - 2  # the count that sets the keys of evaluation apart; no step reaches it
+
 with group("Environment"):
     flags.DEFINE_string("env", "", "its name; by default cliff for tables, CartPole-v1 for networks")
     flags.DEFINE_float("gamma", 0.99, "discount, from 0 to 1")

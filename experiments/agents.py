@@ -11,34 +11,46 @@ import numpy as np
 from absl import flags
 
 from dlfx.envs import evaluation
-from dlfx.metrics import returns
 from dlfx.models.reinforcement.torsos import TORSOS
 from dlfx.training import checkpoints, figures, loop, mesh, rundir
 from dlfx.types import NO_BATCHES, Environment, Key, Learner, UserError
-from experiments import common
+from experiments import (
+    acting,
+    common,
+    environments,
+    seeds,
+)
 from experiments.common import FLAGS, group
 
-EVALUATION = 2**31 - 2  # the count that sets the keys of evaluation apart; no step reaches it
-
-with group("Environment"):
-    flags.DEFINE_string("env", "CartPole-v1", "of gymnax, a table such as cliff, or gymnasium:ID for one on the host")
-    flags.DEFINE_float("gamma", 0.99, "discount, from 0 to 1")
-    flags.DEFINE_integer("env_steps", 500_000, "environment steps of a seed, over its environments", lower_bound=1)
+with group("Agent"):
     flags.DEFINE_integer("num_envs", 1, "environments that a seed acts in side by side", lower_bound=1)
-    flags.DEFINE_integer("eval_episodes", 32, "greedy episodes in an evaluation of a seed", lower_bound=1)
-    flags.DEFINE_integer(
-        "eval_max_steps", 10_000, "cut evaluated episodes there, if the environment does not before", 1
-    )
     flags.DEFINE_bool("eval_only", False, "evaluate the best and the last checkpoint of --workdir, and train nothing")
 with group("Network"):
     flags.DEFINE_enum("torso", "auto", ["auto", *TORSOS], "auto: minatar_cnn for 10x10 grids, nature_cnn for screens")
     flags.DEFINE_list("widths", ["120", "84"], "units of the layers of an mlp")
+    flags.DEFINE_enum("activation", "relu", ["relu", "tanh"], "of an mlp")
 
 
-def check_gamma() -> None:
-    """Raises a UserError if gamma is no discount."""
+def env_name() -> str:
+    """The environment of the flags, by default CartPole-v1."""
+    return FLAGS.env or "CartPole-v1"
+
+
+def label() -> str:
+    """The environment in the name of a directory."""
+    return env_name().replace(":", "-").replace("/", "-")
+
+
+def environment(session: common.Session) -> Environment:
+    """The environment of the flags.
+
+    Raises:
+      UserError: if there is none of that name, or gamma is no discount.
+    """
     if not 0 <= FLAGS.gamma <= 1:
         raise UserError(f"--gamma={FLAGS.gamma:g} is no discount: it lies between 0 and 1")
+    with session.clock.phase("environment"):
+        return environments.make(env_name())
 
 
 def torso(env: Environment, dtype: Any, param_dtype: Any) -> Any:
@@ -54,7 +66,7 @@ def torso(env: Environment, dtype: Any, param_dtype: Any) -> Any:
             options["widths"] = ()
         if not options["widths"] or min(options["widths"]) < 1:
             raise UserError(f"--widths={','.join(FLAGS.widths)} must be positive whole numbers, such as 120,84")
-        options["num_states"] = env.num_states
+        options |= {"num_states": env.num_states, "activation": getattr(jax.nn, FLAGS.activation)}
     return TORSOS[name](**options)
 
 
@@ -95,7 +107,7 @@ def greedy(env: Environment, policy: Any, population: bool) -> Callable[[Any], e
     limit = env.max_steps or FLAGS.eval_max_steps
 
     def play(params: Any, key: Key, step: jax.Array) -> evaluation.Episodes:
-        key = jax.random.fold_in(jax.random.fold_in(key, EVALUATION), step)
+        key = jax.random.fold_in(jax.random.fold_in(key, acting.EVALUATION), step)
         chosen = functools.partial(policy, params)
         return evaluation.play(env, chosen, key, FLAGS.eval_episodes, limit, FLAGS.gamma)
 
@@ -150,50 +162,27 @@ def look(session: common.Session, program: mesh.Program, evaluate: Callable[[Any
 
 def draw_figures(directory: Path, env: Environment, policy: Any, session: common.Session, block: int) -> None:
     """Returns over environment steps, expected against realised values, and one greedy episode as a GIF."""
-    rows = rundir.read_metrics(session.path)
-    for split, name, ylabel in (("eval", "return", "greedy return"), ("train", "return", "return while exploring")):
-        xs, values = by_seed(rows, split, name, session.seeds)
-        if len(xs):
-            bands = {f"interquartile mean of {len(session.seeds)} seeds, 95 % interval; mean dashed": band(values)}
-            means = {label: returns.mean(values) for label in bands}
-            title = f"{env.name}: {ylabel}"
-            path = directory / f"{split}_return.png"
-            figures.seed_curves(path, xs * block, bands, title, "environment steps of a seed", ylabel, means)
-    xs, expected = by_seed(rows, "eval", "q", session.seeds)
-    if len(xs):
-        came = by_seed(rows, "eval", "discounted", session.seeds)[1]
-        bands = {"expected: value of the first action": band(expected), "realised: discounted return": band(came)}
-        figures.seed_curves(
-            directory / "overestimation.png",
-            xs * block,
-            bands,
-            f"{env.name}: what the agent expects, and what it gets",
-            "environment steps of a seed",
-            "discounted return",
-        )
-    key = jax.random.fold_in(jax.random.key(FLAGS.seed), EVALUATION)
+    rows, unit = rundir.read_metrics(session.path), "environment steps of a seed"
+    for split, ylabel in (("eval", "greedy return"), ("train", "return while exploring")):
+        xs, values = seeds.by_seed(rows, split, "return", session.seeds)
+        title = f"{env.name}: {ylabel}"
+        seeds.curves(directory / f"{split}_return.png", xs * block, {"return": values}, title, unit, ylabel)
+    xs, expected = seeds.by_seed(rows, "eval", "q", session.seeds)
+    realised = seeds.by_seed(rows, "eval", "discounted", session.seeds)[1]
+    both = {"expected: value of the first action": expected, "realised: discounted return": realised}
+    title = f"{env.name}: what the agent expects, and what it gets"
+    seeds.curves(directory / "overestimation.png", xs * block, both, title, unit, "discounted return")
+    key = jax.random.fold_in(jax.random.key(FLAGS.seed), acting.EVALUATION)
     seen = evaluation.record(env, policy, key, min(env.max_steps or FLAGS.eval_max_steps, 1000))
     frames = [env.render(jax.tree.map(lambda x, t=t: x[t], seen.states)) for t in range(len(seen.actions))]
     figures.animation(directory / "episode.gif", frames, 20)
     axes = (figure := figures.new_figure(6.4, 3.4)).subplots()
-    realised = np.zeros(len(seen.rewards) + 1)
+    came = np.zeros(len(seen.rewards) + 1)
     for t in reversed(range(len(seen.rewards))):
-        realised[t] = seen.rewards[t] + FLAGS.gamma * realised[t + 1]
+        came[t] = seen.rewards[t] + FLAGS.gamma * came[t + 1]
     axes.plot(seen.values, label="expected")
-    axes.plot(realised[:-1], label="realised" + ("" if seen.terminated else " (up to the time limit)"))
+    axes.plot(came[:-1], label="realised" + ("" if seen.terminated else " (up to the time limit)"))
     axes.set(xlabel="step", ylabel="discounted return to come", title=f"{env.name}: one greedy episode")
     axes.grid(alpha=0.3)
     axes.legend()
     figures.save(figure, directory / "episode.png")
-
-
-def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The interquartile mean of `[seeds, points]` with its 95 % bootstrap interval."""
-    return returns.interquartile_mean(values), *returns.bootstrap_interval(values)
-
-
-def by_seed(rows: Any, split: str, name: str, seeds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(steps `[points]`, values `[seeds, points]`) of a metric from the lines of `metrics.jsonl`."""
-    rows = [row for row in rows if row["split"] == split and row.get(name) is not None]
-    keys = [name] if len(seeds) == 1 else [f"{name}/seed{seed}" for seed in seeds]
-    return np.array([row["step"] for row in rows]), np.array([[row[key] for row in rows] for key in keys], float)

@@ -15,7 +15,7 @@ from absl import flags
 from dlfx.learners import dqn
 from dlfx.models.reinforcement.q_network import QNetwork
 from dlfx.types import UserError
-from experiments import agents, common, environments
+from experiments import agents, common
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
@@ -59,19 +59,17 @@ def make_head() -> tuple[dqn.Head, int]:
 
 def main(_: Any) -> None:
     agents.stored_flags()
-    with common.begin("dqn", FLAGS.env.replace(":", "-").replace("/", "-")) as session:
+    with common.begin("dqn", agents.label()) as session:
         run(session)
 
 
 def run(session: common.Session) -> None:
     """One invocation: environment, network, learner, then what all agents share."""
-    agents.check_gamma()
     block = FLAGS.num_envs * FLAGS.train_every
     steps = -(-FLAGS.env_steps // block)
-    with session.clock.phase("environment"):
-        env = environments.make(FLAGS.env)
+    env = agents.environment(session)
     head, outputs = make_head()
-    network = QNetwork(
+    network: Any = QNetwork(
         agents.torso(env, session.dtype, session.param_dtype),
         env.num_actions,
         outputs,

@@ -13,7 +13,7 @@ from absl import flags
 
 from dlfx.learners.policy_gradient import policy_gradient
 from dlfx.models.reinforcement.actor_critic import ActorCritic
-from experiments import agents, common, environments
+from experiments import agents, common
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
@@ -46,10 +46,8 @@ def main(_: Any) -> None:
 
 def run(session: common.Session) -> None:
     """One invocation: environment, network, learner, then what all agents share."""
-    agents.check_gamma()
-    chosen = {n: v if (told := FLAGS[n].value) < 0 else told for n, v in ALGORITHMS[FLAGS.algorithm].items()}
-    with session.clock.phase("environment"):
-        env = environments.make(FLAGS.env)
+    chosen = {n: v if (told := getattr(FLAGS, n)) < 0 else told for n, v in ALGORITHMS[FLAGS.algorithm].items()}
+    env = agents.environment(session)
     whole = FLAGS.algorithm == "reinforce"
     if whole and FLAGS.unroll < 0:
         chosen["unroll"] = env.max_steps or FLAGS.eval_max_steps
@@ -57,7 +55,7 @@ def run(session: common.Session) -> None:
     steps = -(-FLAGS.env_steps // block)
     types = {"dtype": session.dtype, "param_dtype": session.param_dtype}
     critic = None if FLAGS.shared_torso else agents.torso(env, **types)
-    network = ActorCritic(agents.torso(env, **types), critic, env.num_actions, **types)
+    network: Any = ActorCritic(agents.torso(env, **types), critic, env.num_actions, **types)
     learner = policy_gradient(
         env,
         network,

@@ -20,11 +20,9 @@ from dlfx.ops.mdp import MDP, policy_values, q_values, uniform
 from dlfx.ops.mdp import greedy as greedy_actions
 from dlfx.training import loop, mesh, rundir
 from dlfx.types import NO_BATCHES, Array, Key, Learner, unknown
-from experiments import common, rl_tabular_figures
+from experiments import acting, common, rl_tabular_figures, seeds
 from experiments.common import FLAGS
 from experiments.rl_tabular_rules import ALGORITHMS, PLANNING, POLICIES, PREDICTION, make
-
-EVALUATION = 2**31 - 2  # the count that sets the keys of evaluation apart; no step reaches it
 
 
 def main(_: Any) -> None:
@@ -58,7 +56,7 @@ def run(session: common.Session) -> None:
     result = common.train(session, program, NO_BATCHES, when, evaluate)
     rows = rundir.read_metrics(session.path)
     if late := [row for row in rows if row["split"] == "train" and row["step"] > 0.9 * result.step and "return" in row]:
-        _, values = rl_tabular_figures.by_seed(late, "train", "return", session.seeds)
+        _, values = seeds.by_seed(late, "train", "return", session.seeds)
         online = values.mean(1)
         result.metrics["online_return"] = rundir.spread(online if program.population else online[0])
     member = jax.tree.map(lambda x: x[0], result.arrays.memory) if program.population else result.arrays.memory
@@ -111,7 +109,7 @@ def greedy(world: worlds.World, values_of: Callable[[Any], Any], mdp: MDP) -> Ca
         def policy(_: Key, observations: Array) -> tuple[Array, Array]:
             return chosen[observations], expected[observations]
 
-        key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), state.step)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, acting.EVALUATION), state.step)
         played = evaluation.play(world.environment, policy, key, FLAGS.eval_episodes, limit)
         success = (played.terminated & (played.returns > least)).mean(dtype=jnp.float32)
         return {"return": played.returns.mean(), "length": played.lengths.mean(dtype=jnp.float32), "success": success}

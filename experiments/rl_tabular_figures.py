@@ -9,9 +9,9 @@ import numpy as np
 from dlfx.envs import evaluation
 from dlfx.envs.episodes import Clocked
 from dlfx.envs.worlds import World
-from dlfx.metrics import returns
 from dlfx.training import figures
 from dlfx.types import Array, Key
+from experiments import seeds
 
 
 class Found(NamedTuple):
@@ -40,30 +40,15 @@ def draw(directory: Path, found: Found, seed: int, limit: int) -> None:
     shown = [("train", "return", "return while exploring")]
     shown += [("eval", "return", "greedy return"), ("eval", "rms_loss", "RMS error of the values")]
     for split, name, ylabel in shown:
-        steps, values = by_seed(found.rows, split, name, found.seeds)
-        if len(steps):
-            label = f"interquartile mean of {len(found.seeds)} seeds, 95 % bootstrap interval"
-            title = f"{found.world.name}: {ylabel} (mean dashed)"
-            path, means = directory / f"{split}_{name}.png", {label: returns.mean(values)}
-            figures.seed_curves(path, steps * max(found.block, 1), {label: band(values)}, title, unit, ylabel, means)
+        steps, values = seeds.by_seed(found.rows, split, name, found.seeds)
+        path, title = directory / f"{split}_{name}.png", f"{found.world.name}: {ylabel}"
+        seeds.curves(path, steps * max(found.block, 1), {ylabel: values}, title, unit, ylabel)
     if found.truth is not None:
         estimates(directory / "values.png", found)
         return
     states = greedy_episode(directory / "episode.gif", found, seed, limit)
     if found.world.layout is not None:
         maps(directory / "values.png", found.world, found.values, states)
-
-
-def by_seed(rows: Any, split: str, name: str, seeds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(steps `[points]`, values `[seeds, points]`) of a metric from the lines of `metrics.jsonl`."""
-    rows = [row for row in rows if row["split"] == split and row.get(name) is not None]
-    keys = [name] if len(seeds) == 1 else [f"{name}/seed{seed}" for seed in seeds]
-    return np.array([row["step"] for row in rows]), np.array([[row[key] for row in rows] for key in keys], float)
-
-
-def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The interquartile mean of `[seeds, points]` with its 95 % bootstrap interval."""
-    return returns.interquartile_mean(values), *returns.bootstrap_interval(values)
 
 
 def estimates(path: Path, found: Found) -> None:

@@ -28,7 +28,7 @@ from dlfx.learners.tabular.sarsa import sarsa
 from dlfx.ops.mdp import policy_values, uniform
 from dlfx.training import figures
 from dlfx.types import Array, Key, Learner, UserError, unknown
-from experiments.rl_tabular_figures import band
+from experiments.seeds import band
 
 ROOT = Path(__file__).resolve().parent.parent
 Curves = dict[str, np.ndarray]  # label to [seeds, points]

@@ -58,8 +58,8 @@ def categorical_head(low: float, high: float, atoms: int) -> Head:
     """K logits over returns from low to high (C51, Bellemare et al. 2017)."""
     support = jnp.linspace(low, high, atoms)
 
-    def loss(*transition: Array) -> tuple[Array, Array]:
-        entropy = td.categorical_q_learning(*transition, support)
+    def loss(out_tm1: Array, a: Array, r: Array, discount: Array, out_t: Array, selector: Array) -> Any:
+        entropy = td.categorical_q_learning(out_tm1, a, r, discount, out_t, selector, support)
         return entropy, entropy
 
     return Head(lambda out: jax.nn.softmax(out) @ support, loss)
@@ -68,8 +68,8 @@ def categorical_head(low: float, high: float, atoms: int) -> Head:
 def quantile_head(huber_delta: float) -> Head:
     """K quantiles of the return (QR-DQN, Dabney et al. 2018)."""
 
-    def loss(*transition: Array) -> tuple[Array, Array]:
-        size = td.quantile_q_learning(*transition, huber_delta)
+    def loss(out_tm1: Array, a: Array, r: Array, discount: Array, out_t: Array, selector: Array) -> Any:
+        size = td.quantile_q_learning(out_tm1, a, r, discount, out_t, selector, huber_delta)
         return size, size
 
     return Head(lambda out: out.mean(-1), loss)
@@ -109,7 +109,7 @@ def dqn(
       updates: gradient steps after them.
       batch_size: transitions in a gradient step.
       capacity: transitions that are kept, a multiple of T E.
-      learning_starts: environment steps before the first update.
+      learning_starts: environment steps before the first update, which n_step steps of each environment precede too.
       target_every: iterations between copies of the parameters to the target network.
       n_step: steps of a transition's return.
       double: whether the online network selects the action that the target network judges.
@@ -192,7 +192,7 @@ def dqn(
 
             state, told = jax.lax.scan(one, state, jax.random.split(learning, updates))
             loss, value = jax.tree.map(jnp.mean, told)
-        ready = env_steps + block >= learning_starts
+        ready = (env_steps + block >= learning_starts) & (state.replay.written >= n_step)
         learned = (state.params, state.opt_state, state.replay.tree, state.replay.largest)
         as_it_was = (before.params, before.opt_state, before.replay.tree, before.replay.largest)
         params, opt_state, tree, largest = jax.tree.map(lambda new, old: jnp.where(ready, new, old), learned, as_it_was)

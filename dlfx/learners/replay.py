@@ -61,11 +61,12 @@ def check(capacity: int, batch_size: int, block: int, n: int, num_envs: int) -> 
         raise UserError(f"a replay of {capacity} transitions is smaller than a batch of {batch_size}")
     if capacity % block:
         below = capacity // block * block
+        sizes = f"{below} or {below + block}" if below else f"{block}"
         raise UserError(
             f"a replay of {capacity} transitions is not a multiple of the {block} that one iteration writes "
-            f"(environments x steps); try {below or block} or {below + block}"
+            f"(environments x steps); try {sizes}"
         )
-    if capacity < (n + 1) * num_envs or block > capacity:
+    if capacity < (n + 1) * num_envs:
         raise UserError(f"a replay of {capacity} transitions is too small for {n} steps of {num_envs} environments")
 
 

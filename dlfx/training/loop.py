@@ -24,6 +24,8 @@ from dlfx.training.progress import SILENT, Clock, Progress, progress
 from dlfx.training.rundir import RunDirectory, explain_os_errors, scalars, spread
 from dlfx.types import Batch, Stream, UserError, unknown
 
+TRACED_STEPS = 50  # in one call; a trace holds every operation of every step
+
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split to metric to scalar, or to [N] for a population
 
 
@@ -141,6 +143,11 @@ def train(
     show = progress(begin, steps) if processes.is_main() else SILENT
     if begin:
         show.say(f"resuming after step {begin}")
+    if trace and length > TRACED_STEPS:
+        show.say(
+            f"no profiler's trace: {length} steps a call fill the memory; use --steps_per_call={TRACED_STEPS} at most"
+        )
+        trace = None
 
     nothing = not jax.tree.leaves(stream.host(seeds[0], 0))  # a learner that makes its own experience
 

@@ -1,25 +1,55 @@
-"""What one would write instead of dlfx's reinforcement learning: a loop over gymnasium, with NumPy or with PyTorch."""
+"""What one would write instead of dlfx's reinforcement learning: a loop over gymnasium, with NumPy or with PyTorch.
 
-import time
+Each in two forms. `usual` is how single files of reinforcement learning are mostly written: gymnasium's wrappers and
+spaces, a table as a dictionary, a class for the replay, tensors made anew for each action; only logging is left out.
+`lean` does the same arithmetic with what is not needed taken away. All are generators that train on for ever and give
+the returns of the episodes so far after every `chunk` steps, so that whoever times them can stop between chunks.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator
 
 import gymnasium
 import numpy as np
 import torch
-from torch import nn
 
-BUFFER, BATCH, GAMMA = 10_000, 128, 0.99
-START_EPSILON, END_EPSILON, EXPLORED = 1.0, 0.05, 250_000  # the last in steps, half of the published 500,000
-TRAIN_EVERY, COPY_EVERY, LEARNING_RATE = 10, 500, 2.5e-4
+from scripts.benchmarks.rl_peers_torch import dqn_lean, dqn_usual
+from scripts.benchmarks.rl_setting import ALPHA, EPSILON, LEARNING_STARTS
+from scripts.benchmarks.timing import Side, rate
+
+THREADS = torch.get_num_threads()  # what PyTorch takes by itself
+Training = Iterator[list[float]]
 
 
-def q_learning_python(env_id: str = "CliffWalking-v1", steps: int = 100_000, seed: int = 0) -> float:
-    """Steps per second of tabular Q-learning, with epsilon 0.1, alpha 0.5 and gamma 1.
+def q_learning_usual(chunk: int, env_id: str = "CliffWalking-v1", seed: int = 0) -> Training:
+    """Tabular Q-learning with a dictionary of arrays. See `q_learning_lean`."""
+    env = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make(env_id))
+    env.action_space.seed(seed)
+    np.random.seed(seed)
+    count = env.action_space.n  # type: ignore[attr-defined]
+    q: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(count))
+    state, _ = env.reset(seed=seed)
+    returns: list[float] = []
+    while True:
+        for _ in range(chunk):
+            action = env.action_space.sample() if np.random.random() < EPSILON else int(np.argmax(q[state]))
+            successor, reward, terminated, truncated, info = env.step(action)
+            future = (not terminated) * np.max(q[successor])
+            q[state][action] += ALPHA * (float(reward) + future - q[state][action])
+            state = successor
+            if terminated or truncated:
+                returns.append(float(info["episode"]["r"]))
+                state, _ = env.reset()
+        yield returns
 
-    `Q(s, a) <- Q(s, a) + alpha (r + gamma max_a' Q(s', a') - Q(s, a))`
+
+def q_learning_lean(chunk: int, env_id: str = "CliffWalking-v1", seed: int = 0) -> Training:
+    """Tabular Q-learning: `Q(s, a) <- Q(s, a) + alpha (r + gamma max_a' Q(s', a') - Q(s, a))`, with gamma 1.
 
     Args:
+      chunk: steps between two yields.
       env_id: a gymnasium environment with Discrete observations and actions.
-      steps: environment steps to time, after a tenth as many untimed ones.
       seed: of the environment and of the exploration.
 
     Source: Sutton and Barto 2018, 2nd ed., equation 6.8 and example 6.6 (p. 131).
@@ -28,99 +58,46 @@ def q_learning_python(env_id: str = "CliffWalking-v1", steps: int = 100_000, see
     q = np.zeros((env.observation_space.n, env.action_space.n))  # type: ignore[attr-defined]
     rng = np.random.default_rng(seed)
     state, _ = env.reset(seed=seed)
-    began = 0.0
-    for step in range(-(steps // 10), steps):
-        if step == 0:
-            began = time.perf_counter()
-        action = int(rng.integers(q.shape[1])) if rng.random() < 0.1 else int(q[state].argmax())
-        successor, reward, terminated, truncated, _ = env.step(action)
-        target = reward + (0.0 if terminated else q[successor].max())  # type: ignore[operator]
-        q[state, action] += 0.5 * (target - q[state, action])
-        state = env.reset()[0] if terminated or truncated else successor
-    seconds = time.perf_counter() - began
-    env.close()
-    return steps / seconds
+    returns, so_far = [], 0.0
+    while True:
+        for _ in range(chunk):
+            action = int(rng.integers(q.shape[1])) if rng.random() < EPSILON else int(q[state].argmax())
+            successor, reward, terminated, truncated, _ = env.step(action)
+            target = reward + (0.0 if terminated else q[successor].max())  # type: ignore[operator]
+            q[state, action] += ALPHA * (target - q[state, action])
+            so_far += float(reward)
+            state = successor
+            if terminated or truncated:
+                returns.append(so_far)
+                so_far = 0.0
+                state, _ = env.reset()
+        yield returns
 
 
-def dqn_torch(
-    steps: int = 20_000, seed: int = 0, learning_starts: int = 10_000, explored: int = EXPLORED
-) -> tuple[float, float]:
-    """(Environment steps per second, seconds) of DQN on CartPole-v1, for the steps after learning has started.
+def sides(kind: str, chunk: int = 1000, learning_starts: int = LEARNING_STARTS) -> tuple[list[Side], dict[str, int]]:
+    """The peers of `q_learning` or `dqn`, warmed up: (usual, lean), and the PyTorch threads of each.
 
-    One environment, a network of 120 and 84 hidden units, Adam, a buffer of 10,000 steps, batches of 128, a gradient
-    step every 10 steps, a copy to the target network every 500: the published setting of CleanRL's `dqn.py`.
-    PyTorch runs with its own number of threads or with one, whichever is faster in 1,000 steps.
-
-    Args:
-      steps: environment steps to time. The `learning_starts` steps before them, and 1,000 more, are not timed.
-      seed: of the environment, of the network and of the exploration.
-      learning_starts: no gradient step before this step.
-      explored: the step from which epsilon is 0.05. With 1 the network acts in nearly every step, as it does in the
-        second half of the published run; with the published value a short run measures mostly random actions.
-
-    Source: Mnih et al. 2015, Human-level control through deep reinforcement learning, algorithm 1; Huang et al. 2022,
-    CleanRL (JMLR 23).
+    PyTorch runs with as many threads as it takes by itself or with one, whichever is faster in a chunk.
     """
-    given = torch.get_num_threads()
-    try:
-        tried = {count: _dqn(1_000, seed, learning_starts, explored, count)[0] for count in {1, given}}
-        seconds, _ = _dqn(steps, seed, learning_starts, explored, min(tried, key=tried.__getitem__))
-    finally:
-        torch.set_num_threads(given)
-    return steps / seconds, seconds
+    if kind == "q_learning":
+        trained = {"usual": q_learning_usual(chunk), "lean": q_learning_lean(chunk)}
+        return [_warm(name, chunk, training, 1) for name, training in trained.items()], {}
+    made, threads = [], {}
+    for name, form in {"usual": dqn_usual, "lean": dqn_lean}.items():
+        training = _warm(name, chunk, form(chunk, learning_starts), learning_starts // chunk + 1)
+        tried = {count: training._replace(call=functools.partial(_call, training, count)) for count in {1, THREADS}}
+        threads[name] = max(tried, key=lambda count: rate(tried[count], 0.0))
+        made.append(tried[threads[name]])
+    return made, threads
 
 
-def _dqn(steps: int, seed: int, learning_starts: int, explored: int, threads: int) -> tuple[float, list[float]]:
-    """(Seconds of the timed steps, the return of each episode)."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    env = gymnasium.make("CartPole-v1")
-    network, target_network = (
-        nn.Sequential(nn.Linear(4, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2)) for _ in range(2)
-    )
-    target_network.load_state_dict(network.state_dict())
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    states, successors = np.zeros((2, BUFFER, 4), np.float32)
-    actions, rewards, ended = np.zeros(BUFFER, np.int64), np.zeros(BUFFER, np.float32), np.zeros(BUFFER, np.float32)
+def _warm(name: str, chunk: int, training: Training, chunks: int) -> Side:
+    for _ in range(chunks):
+        next(training)
+    return Side(name, chunk, functools.partial(next, training))
 
-    def learn(filled: int) -> None:
-        rows = rng.integers(filled, size=BATCH)
-        state, successor, action, reward, end = (
-            torch.from_numpy(column[rows]) for column in (states, successors, actions, rewards, ended)
-        )
-        with torch.no_grad():
-            target = reward + GAMMA * (1 - end) * target_network(successor).amax(1)
-        value = network(state).gather(1, action[:, None]).squeeze(1)
-        loss = nn.functional.mse_loss(value, target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
-    state, _ = env.reset(seed=seed)
-    untimed, returns, began = learning_starts + 1_000, [0.0], 0.0
-    for step in range(untimed + steps):
-        if step == untimed:
-            began = time.perf_counter()
-        epsilon = max(END_EPSILON, START_EPSILON + (END_EPSILON - START_EPSILON) * step / explored)
-        if rng.random() < epsilon:
-            action = int(rng.integers(2))
-        else:
-            with torch.inference_mode():
-                action = int(network(torch.from_numpy(state)).argmax())
-        successor, reward, terminated, truncated, _ = env.step(action)
-        row = step % BUFFER
-        states[row], successors[row], actions[row] = state, successor, action
-        rewards[row], ended[row] = reward, terminated
-        returns[-1] += float(reward)
-        if terminated or truncated:
-            successor, _ = env.reset()
-            returns.append(0.0)
-        state = successor
-        if step >= learning_starts and step % TRAIN_EVERY == 0:
-            learn(min(step + 1, BUFFER))
-        if step >= learning_starts and step % COPY_EVERY == 0:
-            target_network.load_state_dict(network.state_dict())
-    seconds = time.perf_counter() - began
-    env.close()
-    return seconds, returns[:-1]
+def _call(training: Side, threads: int) -> list[float]:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return training.call()

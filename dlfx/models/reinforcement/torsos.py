@@ -1,6 +1,6 @@
 """From observations to features: for vectors and state numbers, for Atari's screens, for MinAtar's grids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,15 +12,18 @@ from dlfx.types import Array, UserError
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU on the flattened observation; state numbers become one-hot vectors.
+    """Dense layers on the flattened observation; state numbers become one-hot vectors.
 
     Attributes:
       widths: units of each layer.
       num_states: how many states there are where observations are state numbers, else 0.
+      activation: after each layer. Policies with a value of their own train more steadily with tanh, whose features are
+        bounded: a value that is bootstrapped without a target network can run away on ReLU's.
     """
 
     widths: Sequence[int] = (120, 84)
     num_states: int = 0
+    activation: Callable[[Array], Array] = nn.relu
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -32,7 +35,7 @@ class MLP(nn.Module):
         else:
             x = observation.reshape(len(observation), -1).astype(self.dtype)
         for width in self.widths:
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, param_dtype=self.param_dtype)(x))
+            x = self.activation(nn.Dense(width, dtype=self.dtype, param_dtype=self.param_dtype)(x))
         return x
 
 
@@ -90,4 +93,4 @@ def minatar_cnn(**options: Any) -> ConvTorso:
     return ConvTorso(((16, 3, 1),), 128, **options)
 
 
-TORSOS = {"mlp": MLP, "nature_cnn": nature_cnn, "minatar_cnn": minatar_cnn}
+TORSOS: dict[str, Callable[..., Any]] = {"mlp": MLP, "nature_cnn": nature_cnn, "minatar_cnn": minatar_cnn}

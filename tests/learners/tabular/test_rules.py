@@ -227,9 +227,9 @@ def test_dyna_q_without_planning_is_q_learning(transitions):
     np.testing.assert_array_equal(learned(dyna_q.dyna_q(0), transitions)[0], plain)
 
 
-@pytest.mark.parametrize(("n", "theta"), [(3, 0.02), (1, 0.0)])
+@pytest.mark.parametrize(("n", "theta"), [(3, 0.02), (1, 0.0), (2, 0.3)])
 def test_prioritized_sweeping(transitions, n, theta):
-    q, model, queue = np.full((S, A), 0.5), {}, {}
+    q, model, queue, wanted = np.full((S, A), 0.5), {}, {}, []
 
     def push(pair, size):
         if size > theta:
@@ -248,7 +248,20 @@ def test_prioritized_sweeping(transitions, n, theta):
             for before, (reward, then, discount) in model.items():
                 if then == pair[0]:
                     push(before, abs(reward + discount * max(q[then]) - q[before]))
-    same(learned(prioritized_sweeping(n, theta), transitions)[0], q)
+        waiting = np.zeros((S, A))
+        for pair, size in queue.items():
+            waiting[pair] = size
+        wanted.append((q.copy(), waiting))
+    rule = prioritized_sweeping(n, theta)
+
+    def step(memory, x):
+        memory, _ = rule.update(memory, x)
+        return memory, (memory.q, memory.priority)
+
+    _, got = jax.jit(lambda memory: jax.lax.scan(step, memory, transitions))(rule.init(S, A, 0.5))
+    for i, what in enumerate(zip(*wanted, strict=True)):
+        np.testing.assert_allclose(got[i], np.array(what), rtol=1e-3, atol=1e-4)  # at every step, the queue too
+    same(got[0][-1], q)
 
 
 @pytest.mark.parametrize(
