@@ -13,6 +13,7 @@ from absl import flags
 
 from dlfx.learners.policy_gradient import policy_gradient
 from dlfx.models.reinforcement.actor_critic import ActorCritic
+from dlfx.types import UserError
 from experiments import agents, common
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
@@ -47,6 +48,9 @@ def main(_: Any) -> None:
 def run(session: common.Session) -> None:
     """One invocation: environment, network, learner, then what all agents share."""
     chosen = {n: v if (told := getattr(FLAGS, n)) < 0 else told for n, v in ALGORITHMS[FLAGS.algorithm].items()}
+    for name in ("unroll", "epochs", "minibatches"):
+        if not chosen[name]:
+            raise UserError(f"--{name}=0 must be at least 1, or -1 for what --algorithm sets")
     env = agents.environment(session)
     whole = FLAGS.algorithm == "reinforce"
     if whole and FLAGS.unroll < 0:

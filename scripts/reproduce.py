@@ -26,6 +26,8 @@ class Row(NamedTuple):
     recipe: str  # EXPERIMENT/NAME of experiments/flagfiles
     seeds: int
     metric: str = "test_accuracy"
+    says: str = ""  # what the metric is called in the table; a share of 1 is told in percent
+    digits: int = 1
     flags: tuple[str, ...] = ()
     population: bool = False  # all seeds in one program
     data: str = ""  # the TFDS set that must be prepared
@@ -33,7 +35,26 @@ class Row(NamedTuple):
 
 
 LENET, RESNET = "models/classification/lenet.py", "models/classification/resnet.py"
+TABULAR = "learners/tabular"
+DQN, PG = "learners/dqn.py", "learners/policy_gradient.py"
+MINATAR = "Young and Tian 2019"
 NOT_RUN = "not run: needs CIFAR-10 and a GPU"
+
+
+def tabular(
+    system: str, paper: str, rule: str, recipe: str, seeds: int, metric: str = "length", digits: int = 1
+) -> Row:
+    """A row of the tabular rules: what the greedy policy achieves, or how far values are from the true ones."""
+    says = {"length": "greedy steps", "return": "greedy return", "success": "success", "rms_loss": "RMS error"}[metric]
+    file = f"{TABULAR}/{rule}.py"
+    return Row(system, paper, file, f"rl_tabular/{recipe}", seeds, f"eval_{metric}", says, digits, population=seeds > 1)
+
+
+def agent(system: str, paper: str, file: str, recipe: str, seeds: int) -> Row:
+    """A row of the deep agents: the return of the greedy policy after the last step."""
+    return Row(system, paper, file, recipe, seeds, "eval_return", "greedy return", population=True)
+
+
 ROWS = [
     Row("LeNet-5 on digits", "LeCun et al. 1998", LENET, "cnn/lenet5_digits", 8, population=True),
     Row("LeNet-5 on MNIST", "LeCun et al. 1998", LENET, "cnn/lenet5_mnist", 3, data="mnist"),
@@ -41,6 +62,25 @@ ROWS = [
     Row(
         "ResNet-20 on CIFAR-10", "He et al. 2015", RESNET, "cnn/resnet20_cifar10", 3, data="cifar10", unmeasured=NOT_RUN
     ),
+    tabular("Q-learning on the cliff", "Watkins 1989", "q_learning", "cliff_q_learning", 100),
+    tabular("SARSA on the cliff", "Rummery and Niranjan 1994", "sarsa", "cliff_sarsa", 100),
+    tabular("SARSA in the windy gridworld", "Sutton and Barto 2018, ex. 6.5", "sarsa", "windy_sarsa", 100),
+    tabular("SARSA with king's moves", "Sutton and Barto 2018, ex. 6.9", "sarsa", "windy_king", 100),
+    tabular("Dyna-Q in the maze", "Sutton 1990", "dyna_q", "dyna_maze", 100),
+    tabular("Q-learning on FrozenLake 4x4", "Watkins 1989", "q_learning", "frozenlake4x4", 20, "success", 3),
+    tabular("Q-learning on Taxi", "Dietterich 2000", "q_learning", "taxi", 20, "return", 2),
+    tabular("TD(0) on the random walk", "Sutton 1988", "td_zero", "random_walk", 100, "rms_loss", 4),
+    tabular("Value iteration for the gambler", "Bellman 1957", "sweeps", "gambler", 1, "success", 3),
+    agent("DQN on CartPole-v1", "Mnih et al. 2015", DQN, "dqn/cartpole", 10),
+    agent("DQN on CartPole-v1, CleanRL's setting", "Mnih et al. 2015", DQN, "dqn/cartpole_cleanrl", 10),
+    agent("DQN on Acrobot-v1", "Mnih et al. 2015", DQN, "dqn/acrobot", 10),
+    agent("DQN on MountainCar-v0", "Mnih et al. 2015", DQN, "dqn/mountain_car", 10),
+    agent("Rainbow on CartPole-v1", "Hessel et al. 2018", DQN, "dqn/cartpole_rainbow", 10),
+    agent("Double DQN on MinAtar Breakout", MINATAR, DQN, "dqn/minatar_breakout", 3),
+    agent("Double DQN on MinAtar Space Invaders", MINATAR, DQN, "dqn/minatar_space_invaders", 3),
+    agent("REINFORCE with a baseline on CartPole-v1", "Williams 1992", PG, "policy_gradient/cartpole_reinforce", 10),
+    agent("A2C on CartPole-v1", "Mnih et al. 2016", PG, "policy_gradient/cartpole_a2c", 10),
+    agent("PPO on CartPole-v1", "Schulman et al. 2017", PG, "policy_gradient/cartpole_ppo", 10),
 ]
 
 
@@ -71,8 +111,13 @@ def measure(row: Row, runs: Path, data_dir: str, fresh: bool) -> str:
         value = summary["metrics"][row.metric]
         values += value["values"] if row.population else [value]
         seconds.append(summary["wall_seconds"])
-    spread = f" +- {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.2f}{spread} % ({len(values)} seeds, {np.mean(seconds):.0f} s a run)"
+    if not row.says:
+        spread = f" +- {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        return f"{100 * np.mean(values):.2f}{spread} % ({len(values)} seeds, {np.mean(seconds):.0f} s a run)"
+    spread = f" +- {np.std(values, ddof=1):.{row.digits}f}" if len(values) > 1 else ""
+    told = f"{row.says} {np.mean(values):.{row.digits}f}{spread}"
+    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+    return f"{told} ({seeds}, {np.mean(seconds):.0f} s{'' if row.population else ' a run'})"
 
 
 def table_row(row: Row, figure: str) -> str:
@@ -104,7 +149,7 @@ def main() -> None:
     chosen = [row for row in ROWS if fnmatch.fnmatch(row.recipe, options.only)]
     if not chosen:
         sys.exit(f"error: no recipe matches {options.only!r}; there is {', '.join(row.recipe for row in ROWS)}")
-    print("| system | paper | file | recipe | test accuracy |\n|---|---|---|---|---|", flush=True)
+    print("| system | paper | file | recipe | figure |\n|---|---|---|---|---|", flush=True)
     for row in chosen:
         home = Path(options.data_dir or "~/tensorflow_datasets").expanduser()
         prepared = not row.data or any(home.glob(f"{row.data}/*"))

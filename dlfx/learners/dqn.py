@@ -166,7 +166,7 @@ def dqn(
 
         (loss, (error, value)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
         changes, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        kept = memory.reprioritize(state.replay, batch.index, error, priority) if priority else state.replay
+        kept = memory.reprioritize(state.replay, batch.places, error, priority) if priority else state.replay
         params = optax.apply_updates(state.params, changes)
         return state._replace(params=params, opt_state=opt_state, replay=kept), loss, value
 
@@ -204,7 +204,7 @@ def dqn(
         metrics = {
             "loss": jnp.where(ready, loss, 0.0),
             "return": state.episode.finished.mean(),
-            "episodes": state.episode.count,
+            "episodes": state.episode.number,
             "epsilon": explore,
             "q": value,
         }

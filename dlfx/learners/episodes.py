@@ -12,7 +12,7 @@ class Episodes(NamedTuple):
 
     so_far: Array  # [E] rewards
     finished: Array  # [E] return of the last finished episode, 0 before the first
-    count: Array  # [] int32, finished by all
+    number: Array  # [] int32, of episodes finished by all
 
 
 def no_episodes(num_envs: int) -> Episodes:
@@ -25,4 +25,4 @@ def after(episodes: Episodes, reward: Array, ended: Array) -> Episodes:
     """After a step with rewards `[E]`, which ended some episodes `[E]`."""
     so_far = episodes.so_far + reward
     finished = jnp.where(ended, so_far, episodes.finished)
-    return Episodes(jnp.where(ended, 0, so_far), finished, episodes.count + ended.sum(dtype=jnp.int32))
+    return Episodes(jnp.where(ended, 0, so_far), finished, episodes.number + ended.sum(dtype=jnp.int32))

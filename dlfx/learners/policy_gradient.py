@@ -182,6 +182,6 @@ def policy_gradient(
         (params, opt_state), metrics = jax.lax.scan(update, (state.params, state.opt_state), index)
         state = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
         metrics = {name: value.mean() for name, value in metrics.items()}
-        return state, metrics | {"return": state.episode.finished.mean(), "episodes": state.episode.count}
+        return state, metrics | {"return": state.episode.finished.mean(), "episodes": state.episode.number}
 
     return Learner(init, step)

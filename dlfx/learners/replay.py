@@ -43,7 +43,7 @@ class Sample(NamedTuple):
       discount: `[B]` of the value of the successor.
       successor: `[B, *obs]` after n steps, or at the end of the episode.
       weight: `[B]` importance weights, 1 if sampling is uniform.
-      index: `[B]` where the transitions lie.
+      places: `[B]` int32, where the transitions lie.
     """
 
     observation: Array
@@ -52,7 +52,7 @@ class Sample(NamedTuple):
     discount: Array
     successor: Array
     weight: Array
-    index: Array
+    places: Array
 
 
 def check(capacity: int, batch_size: int, block: int, n: int, num_envs: int) -> None:
@@ -190,9 +190,10 @@ def sample(
     return Sample(rows.observation[index], rows.action[index], reward, discount, rows.successor[last], weight, index)
 
 
-def reprioritize(replay: Replay, index: Array, error: Array, exponent: float) -> Replay:
+def reprioritize(replay: Replay, places: Array, error: Array, exponent: float) -> Replay:
     """The memory after an update: priorities (|error| + 1e-6)^exponent for those transitions (Schaul et al. 2016)."""
+    assert replay.tree is not None
     priority = (jnp.abs(error) + 1e-6) ** exponent
     return replay._replace(
-        tree=set_priorities(replay.tree, index, priority), largest=jnp.maximum(replay.largest, priority.max())
+        tree=set_priorities(replay.tree, places, priority), largest=jnp.maximum(replay.largest, priority.max())
     )

@@ -38,7 +38,7 @@ def dlfx_memory(prioritized: bool, capacity: int = CAPACITY, batch: int = BATCH)
         state = memory.add(state, block)
         drawn = memory.sample(key, state, batch, 1, gamma=GAMMA, beta=0.4)
         if prioritized:
-            state = memory.reprioritize(state, drawn.index, drawn.reward, EXPONENT)
+            state = memory.reprioritize(state, drawn.places, drawn.reward, EXPONENT)
         return state, use(*drawn[:6])
 
     return memory.empty(capacity, OBSERVATION, prioritized), turn

@@ -1,9 +1,11 @@
 """Runs experiments as a user would: in this process where that is enough, in a process of its own where it is not."""
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import grain  # noqa: F401 (it defines flags when first imported, which must not happen inside a flagsaver)
@@ -21,22 +23,55 @@ class Done(NamedTuple):
     err: str
 
 
-@pytest.fixture
-def cnn(monkeypatch, capsys):
-    """`cnn(*arguments)`: `python -m experiments.cnn` in this process, on the tiny configuration."""
-    from experiments import cnn, common
+def forget() -> None:
+    """Takes back the imports and the flags of all experiments: one name can be a flag of two of them."""
+    for module in [module for module in sys.modules if module.startswith("experiments.")]:
+        del sys.modules[module]
+        vars(sys.modules["experiments"]).pop(module.split(".")[1], None)
+    for flag in list(flags.FLAGS):
+        if str(flags.FLAGS.find_module_defining_flag(flag)).startswith("experiments."):
+            delattr(flags.FLAGS, flag)
 
-    def run(*arguments: str, base: list[str] = TINY) -> Done:
+
+@pytest.fixture(scope="module", autouse=True)
+def own_flags():
+    """Every file of tests begins without the flags of the others."""
+    forget()
+
+
+@pytest.fixture
+def load():
+    """`load(name)`: (the experiment, `experiments.common`), imported anew."""
+
+    def imported(name: str) -> tuple[ModuleType, ModuleType]:
+        forget()
+        return importlib.import_module(f"experiments.{name}"), importlib.import_module("experiments.common")
+
+    return imported
+
+
+@pytest.fixture
+def experiment(monkeypatch, capsys):
+    """`experiment(name, *arguments)`: `python -m experiments.NAME` in this process."""
+
+    def run(name: str, *arguments: str) -> Done:
+        module, common = (importlib.import_module(f"experiments.{each}") for each in (name, "common"))
         with flagsaver.flagsaver():
-            for name in flags.FLAGS:
-                flags.FLAGS[name].unparse()
-            monkeypatch.setattr(sys, "argv", ["cnn", *base, *arguments])
+            for flag in flags.FLAGS:
+                flags.FLAGS[flag].unparse()
+            monkeypatch.setattr(sys, "argv", [name, *arguments])
             with pytest.raises(SystemExit) as left:
-                common.launch(cnn.main)
+                common.launch(module.main)
         out, err = capsys.readouterr()
         return Done(left.value.code or 0, out, err)
 
     return run
+
+
+@pytest.fixture
+def cnn(experiment):
+    """`cnn(*arguments)`: `experiment` on the tiny configuration of `experiments.cnn`."""
+    return lambda *arguments, base=TINY: experiment("cnn", *base, *arguments)
 
 
 def command(*arguments: str, base: list[str] = TINY) -> list[str]:

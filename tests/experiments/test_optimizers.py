@@ -8,19 +8,21 @@ import pytest
 from absl.testing import flagsaver
 
 from dlfx.types import UserError
-from experiments import optimizers
+from experiments.optimizers import OPTIMIZERS
 
 
-@pytest.fixture(autouse=True)
-def parsed():
+@pytest.fixture
+def optimizers():
+    from experiments import optimizers
+
     optimizers.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver():
-        yield
+        yield optimizers
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("decay", [0.0, 1e-3])
-def test_every_optimizer_descends(name, decay):
+def test_every_optimizer_descends(optimizers, name, decay):
     with flagsaver.flagsaver(
         optimizer=name, learning_rate={"adadelta": 1.0, "lamb": 0.05}.get(name, 0.02), weight_decay=decay
     ):
@@ -42,7 +44,7 @@ def test_every_optimizer_descends(name, decay):
     assert loss(run(params)) < (0.98 if name == "adadelta" else 0.7) * loss(params)
 
 
-def test_schedules():
+def test_schedules(optimizers):
     with flagsaver.flagsaver(learning_rate=2.0, warmup_steps=10, schedule="cosine"):
         rate = optimizers.learning_rate(110)
         np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 1, 2, 1, 0], atol=1e-6)
@@ -56,7 +58,7 @@ def test_schedules():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_weight_decay_is_of_kernels_alone(name):
+def test_weight_decay_is_of_kernels_alone(optimizers, name):
     with flagsaver.flagsaver(optimizer=name, learning_rate=0.1, weight_decay=0.5):
         rule = optimizers.optimizer(10)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
@@ -66,7 +68,7 @@ def test_weight_decay_is_of_kernels_alone(name):
     np.testing.assert_allclose(updates["bias"], 0)
 
 
-def test_clipping_limits_the_global_norm():
+def test_clipping_limits_the_global_norm(optimizers):
     with flagsaver.flagsaver(optimizer="sgd", learning_rate=1.0, clip_norm=1.0):
         rule = optimizers.optimizer(10)
     gradient = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}

@@ -12,20 +12,19 @@ RECIPES = sorted((ROOT / "experiments" / "flagfiles").rglob("*.flags"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_recipe_sets_flags_that_exist(recipe):
-    from experiments import cnn, common  # noqa: F401
-
+def test_a_recipe_sets_flags_that_exist(recipe, load):
+    _, common = load(recipe.parent.name)
     told = [line[2:].partition("=")[0] for line in recipe.read_text().splitlines() if line.startswith("--")]
     assert told and len(told) == len(set(told))
     assert set(told) <= {name for names in common.GROUPS.values() for name in names}
     with flagsaver.flagsaver():
-        flags.FLAGS(["cnn", f"--flagfile={recipe}"])
+        flags.FLAGS([recipe.parent.name, f"--flagfile={recipe}"])
 
 
 def test_the_readme_names_what_is_there():
     text = (ROOT / "README.md").read_text()
-    for recipe in re.findall(r"`(cnn/\w+)`", text):
-        assert (ROOT / "experiments" / "flagfiles" / f"{recipe}.flags").exists() or recipe == "cnn/NAME", recipe
+    for recipe in re.findall(r"`((?:cnn|dqn|policy_gradient|rl_tabular)/\w+)`", text):
+        assert (ROOT / "experiments" / "flagfiles" / f"{recipe}.flags").exists() or recipe.endswith("/NAME"), recipe
     for path in re.findall(r"`((?:dlfx|scripts|experiments|\.ci|docs)/[\w./-]+)`", text) + re.findall(
         r"\]\((\S+?)\)", text
     ):

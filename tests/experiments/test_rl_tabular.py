@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +21,9 @@ TINY = [
 
 
 @pytest.fixture
-def rl_tabular(monkeypatch, capsys):
-    """`rl_tabular(*arguments)`: `python -m experiments.rl_tabular` in this process, on the tiny configuration."""
-    from experiments import common, rl_tabular
-
-    def run(*arguments, base=TINY):
-        with flagsaver.flagsaver():
-            for name in flags.FLAGS:
-                flags.FLAGS[name].unparse()
-            monkeypatch.setattr(sys, "argv", ["rl_tabular", *base, *arguments])
-            with pytest.raises(SystemExit) as left:
-                common.launch(rl_tabular.main)
-        out, err = capsys.readouterr()
-        return left.value.code or 0, out, err
-
-    return run
+def rl_tabular(experiment):
+    """`rl_tabular(*arguments)`: `experiment` on the tiny configuration."""
+    return lambda *arguments, base=TINY: experiment("rl_tabular", *base, *arguments)
 
 
 @pytest.fixture
@@ -163,18 +150,6 @@ def test_one_clear_line(rl_tabular, tmp_path, arguments):
     code, _, err = rl_tabular(f"--workdir={path}", *arguments.split())
     assert code == 2 and re.search(MISTAKES[arguments], err), err
     assert len(err.strip().splitlines()) == 1 and not path.exists()
-
-
-@pytest.mark.parametrize(
-    "recipe", sorted((ROOT / "experiments/flagfiles/rl_tabular").glob("*.flags")), ids=lambda p: p.stem
-)
-def test_a_recipe_sets_flags_that_exist(recipe):
-    from experiments import common, rl_tabular  # noqa: F401
-
-    told = [line[2:].partition("=")[0] for line in recipe.read_text().splitlines() if line.startswith("--")]
-    assert set(told) <= {name for names in common.GROUPS.values() for name in names} and len(told) == len(set(told))
-    with flagsaver.flagsaver():
-        flags.FLAGS(["rl_tabular", f"--flagfile={recipe}"])
 
 
 def test_the_textbook_studies(tmp_path):

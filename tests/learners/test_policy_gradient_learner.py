@@ -1,12 +1,14 @@
 """REINFORCE, A2C and PPO: their first gradient written out from the trajectory, and what they learn."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from dlfx.envs.episodes import episodic
 from dlfx.envs.tabular import environment
 from dlfx.learners.policy_gradient import policy_gradient
 from dlfx.models.reinforcement.actor_critic import ActorCritic
@@ -18,14 +20,23 @@ from dlfx.types import UserError
 GAMMA = 0.9
 ALGORITHMS = {
     "reinforce": {"unroll": 12, "whole_episodes": True},
-    "a2c": {"unroll": 4},
+    "a2c": {"unroll": 6},
     "ppo": {"unroll": 16, "trace_decay": 0.95, "epochs": 3, "minibatches": 2, "clip": 0.2, "normalize": True},
 }
 
 
+@functools.cache
+def options():
+    """To compile with less care: these programs run for less time than they compile."""
+    known, more = {"xla_backend_optimization_level": 0}, {"xla_cpu_use_fusion_emitters": False}
+    with contextlib.suppress(Exception):  # not every version of XLA has the second, which halves the time
+        jax.jit(lambda x: x + 1, compiler_options=known | more)(0)
+        return known | more
+    return known
+
+
 def quick(function):
-    """Compiled with less care: these programs run for less time than they compile."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(function, compiler_options=options())
 
 
 def chain():
@@ -38,7 +49,7 @@ def chain():
 
 
 CHAIN = chain()
-ENV = environment("chain", CHAIN, max_steps=5)
+ENV = environment("chain", CHAIN, max_steps=4)
 
 
 def table(env):
@@ -122,7 +133,9 @@ def test_the_first_update_is_the_gradient_of_the_trajectory_written_out(name):
     assert metrics["entropy"] == pytest.approx(entropy.mean(), rel=1e-4)
     assert metrics["value_loss"] == pytest.approx((error**2).mean(), rel=1e-4)
     # PPO's ratio is 1 as yet, so that its gain is the mean advantage, 0 once normalised.
-    gain = -advantages.mean() if name == "ppo" else -(advantages * log_softmax(logits)[range(len(states)), actions]).mean()
+    gain = (
+        -advantages.mean() if name == "ppo" else -(advantages * log_softmax(logits)[range(len(states)), actions]).mean()
+    )
     expected = gain + weight_of_value * (error**2).mean() - spread * entropy.mean()
     assert metrics["loss"] == pytest.approx(expected, abs=1e-5)
     returns, count = np.zeros(envs), 0
@@ -157,28 +170,6 @@ def test_they_find_the_way_and_the_values_of_a_chain(name):
     assert metrics["entropy"][0] == pytest.approx(np.log(2), rel=0.05) and metrics["entropy"][-1] < 0.3
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_they_find_the_best_arm_of_a_bandit(name):
-    """Whose rewards are noisy, and whose episodes last one step."""
-    means = jnp.array([0.2, 1.0, 0.5, -1.0])
-    bandit = episodic(
-        "bandit", lambda key: (jnp.int32(0), jnp.int32(0)),
-        lambda key, s, a: (s, s, means[a] + jax.random.normal(key), jnp.bool_(True)),
-        num_actions=4, render=lambda state: None, num_states=1,
-    )  # fmt: skip
-    options = ALGORITHMS[name] | ({"unroll": 1} if name == "reinforce" else {})
-    learner = policy_gradient(bandit, table(bandit), optax.adam(0.03), num_envs=16, **options)
-    state, _ = train(learner, 300)
-    logits, values = table(bandit).apply(state.params, jnp.array([0]))
-    assert softmax(np.asarray(logits))[0, 1] > 0.9 and values[0] == pytest.approx(1, abs=0.3)
-
-
-def test_entropy_keeps_a_policy_open():
-    spread = policy_gradient(ENV, table(ENV), optax.adam(0.05), num_envs=4, unroll=4, entropy_weight=10.0)
-    _, metrics = train(spread, 50)
-    assert metrics["entropy"][-1] == pytest.approx(np.log(2), rel=1e-2)
-
-
 def test_minibatches_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match=r"^3 minibatches do not divide the 32 .* \(4 environments x 8 steps\)$"):
         policy_gradient(ENV, table(ENV), optax.sgd(0.1), num_envs=4, unroll=8, minibatches=3)
@@ -188,7 +179,10 @@ def test_it_compiles_once_repeats_to_the_bit_and_a_member_of_a_population_is_the
     learner = policy_gradient(ENV, table(ENV), optax.adam(0.05), num_envs=4, entropy_weight=0.01, **ALGORITHMS["ppo"])
 
     def after_ten(transform, keys):
-        init, step = quick(transform(lambda key: learner.init(key, ()))), quick(transform(lambda s: learner.step(s, ())))
+        init, step = (
+            quick(transform(lambda key: learner.init(key, ()))),
+            quick(transform(lambda s: learner.step(s, ()))),
+        )
         for _ in range(2):
             state, told = init(keys), []
             for _ in range(10):

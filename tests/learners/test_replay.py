@@ -14,11 +14,18 @@ from dlfx.types import UserError
 ENVS, STEPS, SIZE, GAMMA = 3, 2, 8, 0.9  # environments, rows of a block, rows in the memory
 CAPACITY = ENVS * SIZE
 NUMBER = jax.ShapeDtypeStruct((2,), jnp.float32)
-add = jax.jit(memory.add)
+
+
+def quick(function):
+    """Compiled with less care: these programs run for less time than they compile."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+add = quick(memory.add)
 
 
 def draw_many(n):
-    return jax.jit(
+    return quick(
         lambda key, replay, beta: memory.sample(key, replay, 4096, ENVS, n=n, gamma=GAMMA, beta=beta),
     )
 
@@ -74,7 +81,7 @@ def test_every_transition_sampled_is_one_of_the_log_and_whole(n, prioritized):
         expected = np.array([truth[tuple(start)] for start in drawn.observation])
         found = np.column_stack([drawn.action, drawn.reward, drawn.discount, drawn.successor])
         np.testing.assert_allclose(found, expected, atol=1e-6)
-        np.testing.assert_array_equal(np.asarray(replay.rows.observation)[drawn.index], drawn.observation)
+        np.testing.assert_array_equal(np.asarray(replay.rows.observation)[drawn.places], drawn.observation)
         if prioritized:
             np.testing.assert_allclose(drawn.weight, 1, rtol=1e-6)  # all have the first priority still
         else:
@@ -108,7 +115,7 @@ def test_the_tree_holds_the_sums_of_its_leaves(capacity):
     leaves = len(tree) // 2
     assert leaves >= capacity and leaves & (leaves - 1) == 0 and (capacity == 1 or leaves < 2 * capacity)
     rng, truth = np.random.default_rng(capacity), [{0.0} for _ in range(leaves)]
-    update = jax.jit(memory.set_priorities)
+    update = quick(memory.set_priorities)
     for _ in range(20):
         index, priority = rng.integers(0, capacity, 7), rng.random(7).astype(np.float32)
         tree = update(tree, index, priority)
@@ -131,7 +138,7 @@ def test_the_descent_ends_where_the_running_sum_passes_the_mass():
     tree = memory.set_priorities(memory.empty(24, NUMBER, True).tree, jnp.arange(24), priority)
     mass = np.arange(0, priority.sum(), 0.5, dtype=np.float32)
     expected = np.searchsorted(priority.cumsum(), mass, side="right")
-    np.testing.assert_array_equal(jax.jit(memory.find)(tree, mass), expected)
+    np.testing.assert_array_equal(quick(memory.find)(tree, mass), expected)
     assert (priority[expected] > 0).all()
     # Rounding may bring a mass to the very sum, or past it: it still finds something that has a priority.
     past = memory.find(tree, jnp.array([priority.sum(), priority.sum() + 1]))
@@ -150,10 +157,10 @@ def test_prioritised_draws_are_proportional_to_priorities_and_weighted_against_i
     replay, p = full(priority), priority / priority.sum()
     for beta in (0.0, 0.4, 1.0):
         drawn = SAMPLE[1](jax.random.key(0), replay, beta)
-        counts = np.bincount(drawn.index, minlength=CAPACITY)
+        counts = np.bincount(drawn.places, minlength=CAPACITY)
         # One draw from each equal share: only the shares at its two ends can be another's.
         assert (np.abs(counts - 4096 * p) < 2.01).all()
-        weight = (CAPACITY * p[np.asarray(drawn.index)]) ** -beta
+        weight = (CAPACITY * p[np.asarray(drawn.places)]) ** -beta
         np.testing.assert_allclose(drawn.weight, weight / weight.max(), rtol=1e-4)
 
 
@@ -162,8 +169,8 @@ def test_while_the_memory_fills_only_what_is_there_counts():
     priority = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     replay = replay._replace(tree=memory.set_priorities(replay.tree, jnp.arange(6), jnp.float32(priority)))
     drawn = SAMPLE[1](jax.random.key(0), replay, 1.0)
-    assert (np.abs(np.bincount(drawn.index, minlength=6) - 4096 * priority / 21) < 2.01).all()
-    np.testing.assert_allclose(drawn.weight, 1 / priority[np.asarray(drawn.index)], rtol=1e-5)  # the largest is 1's
+    assert (np.abs(np.bincount(drawn.places, minlength=6) - 4096 * priority / 21) < 2.01).all()
+    np.testing.assert_allclose(drawn.weight, 1 / priority[np.asarray(drawn.places)], rtol=1e-5)  # the largest is 1's
 
 
 def test_of_the_newest_rows_of_a_prioritised_memory_the_last_whole_one_stands_in():

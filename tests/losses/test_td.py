@@ -8,6 +8,12 @@ import pytest
 
 from dlfx.losses import td
 
+
+def quick(function):
+    """Compiled with less care: these programs run for less time than they compile."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 Q_TM1, Q_T = jnp.array([1.0, 2.0, -1.0]), jnp.array([0.5, 3.0, 4.0])
 
 
@@ -59,9 +65,7 @@ def test_errors_of_a_batch_are_loops_over_its_rows():
     means = [sum(float(p) * float(q) for p, q in zip(probs[i], q_t[i], strict=True)) for i in range(20)]
     np.testing.assert_allclose(found, [r[i] + discount[i] * means[i] - q_tm1[i][a[i]] for i in range(20)], atol=1e-6)
     found = jax.vmap(td.q_learning)(q_tm1, a, r, discount, q_t)
-    np.testing.assert_allclose(
-        found, [r[i] + discount[i] * max(q_t[i]) - q_tm1[i][a[i]] for i in range(20)], atol=1e-6
-    )
+    np.testing.assert_allclose(found, [r[i] + discount[i] * max(q_t[i]) - q_tm1[i][a[i]] for i in range(20)], atol=1e-6)
     found = jax.vmap(td.double_q_learning)(q_tm1, a, r, discount, q_t, other)
     best = [max(range(4), key=lambda b, i=i: other[i][b]) for i in range(20)]
     np.testing.assert_allclose(
@@ -96,7 +100,7 @@ def test_the_target_of_td_learning_is_a_constant():
 @pytest.mark.parametrize("atoms", [np.linspace(-2, 3, 6), np.linspace(0, 1, 51), np.linspace(-10, 10, 2)])
 def test_projection_is_the_loop_of_bellemare(atoms):
     rng, k = np.random.default_rng(0), len(atoms)
-    project = jax.jit(td.categorical_projection)
+    project = quick(td.categorical_projection)
     for r, discount in [(0.0, 1.0), (0.3, 0.9), (-1.7, 0.5), (100.0, 0.9), (-100.0, 0.9), (0.25, 0.0), (1.0, 1.0)]:
         probs = rng.dirichlet(np.ones(k))
         shifted = r + discount * atoms
@@ -125,7 +129,7 @@ def test_categorical_loss_and_its_gradient():
 
     target = bellemare(0.4 + 0.8 * atoms, softmax(logits_t[2]), atoms)
     assert loss(logits, 0.4, logits_t) == pytest.approx(-(target * np.log(softmax(logits[1]))).sum(), abs=1e-5)
-    online, reward, later = jax.grad(loss, (0, 1, 2))(logits, 0.4, logits_t)
+    online, reward, later = quick(jax.grad(loss, (0, 1, 2)))(logits, 0.4, logits_t)
     np.testing.assert_allclose(online[1], softmax(logits[1]) - target, atol=1e-5)
     assert not np.any(online[jnp.array([0, 2])]) and not np.any(reward) and not np.any(later)
 
@@ -155,7 +159,7 @@ def test_quantile_loss_is_least_at_the_quantiles():
     def loss(theta):
         return td.quantile_q_learning(theta[None], 0, 0.0, 1.0, target, jnp.zeros(1), 0.0)
 
-    theta = jax.jit(
+    theta = quick(
         lambda theta: jax.lax.fori_loop(0, 4000, lambda _, theta: theta - 0.05 * jax.grad(loss)(theta), theta)
     )(jnp.zeros(8))
     np.testing.assert_allclose(theta, -np.log(1 - levels), atol=5e-3)
@@ -186,7 +190,7 @@ def test_n_step_return_is_a_loop_wherever_the_episode_ends(n, gamma):
             ended[row, at], terminated[row, at] = True, terminal
     ended[-1], terminated[-1] = True, True  # of ends that follow, only the first counts
     terminated[-1, 0] = False
-    found = jax.jit(jax.vmap(td.n_step_return, (None, 0, 0, None)))(rewards, terminated, ended, gamma)
+    found = quick(jax.vmap(td.n_step_return, (None, 0, 0, None)))(rewards, terminated, ended, gamma)
     for row in range(len(ended)):
         total, discount = 0.0, 1.0
         for i in range(n):
