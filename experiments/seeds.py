@@ -32,5 +32,5 @@ def curves(path: Path, xs: np.ndarray, values: Mapping[str, np.ndarray], title: 
     bands = {label: band(of) for label, of in values.items()}
     means = {label: returns.mean(of) for label, of in values.items()}
     if seeds > 1:
-        title = f"{title}\ninterquartile mean of {seeds} seeds, 95 % bootstrap interval; mean dashed"
+        title = f"{title}\ninterquartile mean of {seeds} seeds, 95 % interval; mean dashed"
     figures.seed_curves(path, xs, bands, title, xlabel, ylabel, means)

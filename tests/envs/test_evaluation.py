@@ -22,10 +22,19 @@ def dynamics(key, state, action):
     return after, jnp.float32(after), after + jax.random.normal(key), after > 3
 
 
-ENV = episodic(
+WALK = episodic(
     "walk", lambda key: (start := jax.random.randint(key, (), -2, 3), jnp.float32(start)), dynamics,
     num_actions=2, render=lambda state: None, max_steps=7,
 )  # fmt: skip
+
+
+def step(key, state, action):
+    """Time is up below -1 too, so that some are cut while others go on."""
+    state, then = WALK.step(key, state, action)
+    return state, then._replace(truncated=then.truncated | (~then.terminated & (then.successor < -1)))
+
+
+ENV = WALK._replace(step=step)
 STEP, RESET = quick(jax.vmap(ENV.step)), quick(jax.vmap(ENV.reset))
 
 
@@ -69,7 +78,7 @@ def test_episodes_are_those_of_a_loop(max_steps):
     lengths = np.asarray(played.lengths)
     assert lengths.dtype == np.int32 and played.terminated.dtype == np.bool_
     assert 1 <= lengths.min() < lengths.max() == min(max_steps, 7)  # they end at different times
-    assert 0 < np.sum(played.terminated) < 20
+    assert 0 < np.sum(played.terminated) < 20 and (~played.terminated & (lengths < lengths.max())).any()
 
 
 def test_gamma_0_and_1():

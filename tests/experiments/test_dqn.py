@@ -169,7 +169,9 @@ def test_an_environment_of_gymnasium(run, tmp_path):
 def test_a_table_and_reinforce(run, tmp_path):
     """Where episodes are cut by --eval_max_steps, which is then how far REINFORCE looks too."""
     arguments = ["--algorithm=reinforce", "--env=cliff", "--unroll=-1", "--eval_max_steps=10", "--env_steps=200"]
-    done = run("policy_gradient", *arguments, "--epochs=-1", "--minibatches=-1", f"--workdir={tmp_path}")
+    done = run(
+        "policy_gradient", *arguments, "--epochs=-1", "--minibatches=-1", f"--workdir={tmp_path}", pictures=False
+    )
     assert done.code == 0, done.err
     assert summary(tmp_path)["steps"] == 10 and summary(tmp_path)["metrics"]["eval_length"] <= 10
 
@@ -192,7 +194,6 @@ CASES = {
         "--num_envs=0": "num_envs.*0",
         "--optimizer=adm": "unknown optimizer 'adm'; did you mean adam",
         "--monitor=eval_retrun": "eval_retrun.*did you mean eval_return",
-        "--learning_rate=1e30 --optimizer=sgd": "not finite at step|not finite after step",
         "--capacity=4 --train_every=1": "a replay of 4 transitions is smaller than a batch of 8",
         "--capacity=100": "a replay of 100 transitions is not a multiple of the 8 .*; try 96 or 104",
         "--capacity=16 --n_step=8": "a replay of 16 transitions is too small for 8 steps of 2 environments",
@@ -216,8 +217,7 @@ def test_a_mistake_gets_one_clear_line(run, tmp_path, name, arguments):
     done = run(name, f"--workdir={path}", *arguments.split(), pictures=False)
     assert done.code == 2 and len(done.err.splitlines()) == 1, done
     assert re.search(CASES[name][arguments], done.err), done.err
-    if not {"monitor", "learning_rate"} & set(re.findall(r"\w+", arguments)):
-        assert not path.exists()
+    assert "monitor" in arguments or not path.exists()
 
 
 @pytest.mark.parametrize("name", TINY)

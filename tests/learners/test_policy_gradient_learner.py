@@ -26,7 +26,7 @@ ALGORITHMS = {
 
 
 @functools.cache
-def options():
+def hurried():
     """To compile with less care: these programs run for less time than they compile."""
     known, more = {"xla_backend_optimization_level": 0}, {"xla_cpu_use_fusion_emitters": False}
     with contextlib.suppress(Exception):  # not every version of XLA has the second, which halves the time
@@ -36,7 +36,7 @@ def options():
 
 
 def quick(function):
-    return jax.jit(function, compiler_options=options())
+    return jax.jit(function, compiler_options=hurried())
 
 
 def chain():
@@ -87,13 +87,13 @@ def test_the_first_update_is_the_gradient_of_the_trajectory_written_out(name):
     acting, _, beginning = jax.random.split(jax.random.fold_in(state.key, 0), 3)
     env_state, observation = state.env, state.observation
     if whole:
-        env_state, observation = jax.vmap(ENV.reset)(jax.random.split(beginning, envs))
-    step, rows = jax.jit(jax.vmap(ENV.step)), []
+        env_state, observation = quick(jax.vmap(ENV.reset))(jax.random.split(beginning, envs))
+    step, choose, rows = quick(jax.vmap(ENV.step)), quick(jax.random.categorical), []
     for key in jax.random.split(acting, unroll):
         choose_key, env_key = jax.random.split(key)
         at = np.asarray(observation)
         logits = layers["policy"]["kernel"][at] + layers["policy"]["bias"]
-        action = jax.random.categorical(choose_key, jnp.float32(logits)).astype(jnp.int32)
+        action = np.int32(choose(choose_key, np.float32(logits)))
         env_state, then = step(jax.random.split(env_key, envs), env_state, action)
         observation = then.observation
         rows.append(jax.tree.map(np.asarray, (at, action, then)))
@@ -148,24 +148,21 @@ def test_the_first_update_is_the_gradient_of_the_trajectory_written_out(name):
     assert metrics["episodes"] == count and metrics["return"] == pytest.approx(returns.mean(), abs=1e-6)
 
 
-def train(learner, iterations):
-    @quick
-    def run(key):
-        return jax.lax.scan(lambda state, _: learner.step(state, ()), learner.init(key, ()), None, iterations)
-
-    return run(jax.random.key(0))
-
-
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_they_find_the_way_and_the_values_of_a_chain(name):
-    best = planning.synchronous(CHAIN)
+    best = np.asarray(planning.synchronous(CHAIN).values)[:4]
     learner = policy_gradient(
         ENV, table(ENV), optax.adam(optax.linear_schedule(0.05, 0.0, 1500)), gamma=GAMMA, num_envs=8, **ALGORITHMS[name]
     )
-    state, metrics = train(learner, 600)
-    logits, values = table(ENV).apply(state.params, jnp.arange(4))
-    np.testing.assert_array_equal(logits.argmax(-1), best.policy[:4])
-    np.testing.assert_allclose(values, best.values[:4], atol=0.1)
+
+    @quick
+    def run(key):
+        state, metrics = jax.lax.scan(lambda state, _: learner.step(state, ()), learner.init(key, ()), None, 600)
+        return *table(ENV).apply(state.params, jnp.arange(4)), metrics
+
+    logits, values, metrics = jax.tree.map(np.asarray, run(jax.random.key(0)))
+    assert (logits.argmax(-1) == 1).all()  # to the right
+    np.testing.assert_allclose(values, best, atol=0.1)
     assert metrics["return"][-100:].mean() > 0.95 > metrics["return"][:10].mean()
     assert metrics["entropy"][0] == pytest.approx(np.log(2), rel=0.05) and metrics["entropy"][-1] < 0.3
 
