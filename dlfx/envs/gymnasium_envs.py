@@ -194,6 +194,7 @@ def _picture(make: Callable[..., Any], seed: int, actions: list[int]) -> np.ndar
     from PIL import Image, ImageDraw
 
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # pygame opens a sound card, and complains where there is none
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # ... and a screen
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     with warnings.catch_warnings(), make() as instance:
         warnings.simplefilter("ignore")  # of pygame, about its own imports

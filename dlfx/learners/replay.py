@@ -172,7 +172,7 @@ def sample(
         row = (oldest + jnp.minimum(age, starts - 1)) % size
         index = row * num_envs + index % num_envs
         priority = replay.tree[replay.tree.shape[0] // 2 + index]
-        weight = (jnp.maximum(priority, 1e-12) / replay.tree[1] * filled * num_envs) ** -beta
+        weight = jnp.maximum(priority, 1e-12) ** -beta  # N and the sum of priorities cancel in the quotient
         weight = weight / weight.max()
     else:
         draw = jax.random.randint(key, (batch_size,), 0, starts * num_envs)
