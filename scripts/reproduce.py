@@ -111,6 +111,11 @@ def measure(row: Row, runs: Path, data_dir: str, fresh: bool) -> str:
         value = summary["metrics"][row.metric]
         values += value["values"] if row.population else [value]
         seconds.append(summary["wall_seconds"])
+    return cell(row, values, seconds)
+
+
+def cell(row: Row, values: list[float], seconds: list[float]) -> str:
+    """What a row says: mean and deviation over the seeds, and the wall time of a run."""
     if not row.says:
         spread = f" +- {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
         return f"{100 * np.mean(values):.2f}{spread} % ({len(values)} seeds, {np.mean(seconds):.0f} s a run)"
