@@ -138,14 +138,18 @@ def dqn(
             params, params, optimizer.init(params), kept, states, observation, no_episodes(num_envs), jnp.int32(0), key
         )
 
-    def act(state: State, key: Key, explore: Array) -> tuple[State, memory.Transition]:
-        """One step of every environment."""
+    def draw(key: Key) -> tuple[Array, Array, Key, Key]:
+        """What one step of the environments takes of chance."""
         greedy_key, random_key, env_key, noise_key = jax.random.split(key, 4)
-        greedy = head.values(outputs(state.params, state.observation, noise_key)).argmax(-1)
         chance = jax.random.uniform(greedy_key, (num_envs,))
         anything = jax.random.randint(random_key, (num_envs,), 0, env.num_actions)
+        return chance, anything, jax.random.split(env_key, num_envs), noise_key
+
+    def act(state: State, drawn: tuple[Array, Array, Key, Key], explore: Array) -> tuple[State, memory.Transition]:
+        """One step of every environment."""
+        chance, anything, env_keys, noise_key = drawn
+        greedy = head.values(outputs(state.params, state.observation, noise_key)).argmax(-1)
         action = jnp.where(chance < explore, anything, greedy).astype(jnp.int32)
-        env_keys = jax.random.split(env_key, num_envs)
         env_state, then = jax.vmap(env.step)(env_keys, state.env, action)
         ended = then.terminated | then.truncated
         episode = after(state.episode, then.reward, ended)
@@ -175,9 +179,8 @@ def dqn(
         env_steps = state.step * block
         explore = epsilon(env_steps)
         acting, learning = jax.random.split(key)
-        state, transitions = jax.lax.scan(
-            lambda state, key: act(state, key, explore), state, jax.random.split(acting, unroll)
-        )
+        draws = jax.vmap(draw)(jax.random.split(acting, unroll))  # all at once: in the loop it costs as much as acting
+        state, transitions = jax.lax.scan(lambda state, drawn: act(state, drawn, explore), state, draws)
         state = state._replace(replay=memory.add(state.replay, transitions))
 
         before = state

@@ -161,8 +161,9 @@ def main() -> None:
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(ROOT / ".cache/xla")
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    seconds, rounds, starts = (0.3, 3, 1_000) if options.quick else (1.2, 7, 10_000)
-    say(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} before")
+    seconds, rounds, starts = (0.3, 3, 1_000) if options.quick else (1.0, 7, 10_000)
+    devices = f"{len(jax.devices())} {jax.default_backend()} device(s)"
+    say(f"{os.cpu_count()} CPUs, {devices}, load average {os.getloadavg()[0]:.1f} before")
     rows: Rows = []
     for kind in TRAINED:
         if some := [name for name in names if name.startswith(f"{kind}-")]:
