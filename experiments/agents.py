@@ -22,6 +22,8 @@ from experiments import (
 )
 from experiments.common import FLAGS, group
 
+FRAMES = 300  # of an animation at most; of longer episodes every second step, every third ...
+
 with group("Agent"):
     flags.DEFINE_integer("num_envs", 1, "environments that a seed acts in side by side", lower_bound=1)
     flags.DEFINE_bool("eval_only", False, "evaluate the best and the last checkpoint of --workdir, and train nothing")
@@ -174,7 +176,8 @@ def draw_figures(directory: Path, env: Environment, policy: Any, session: common
     seeds.curves(directory / "overestimation.png", xs * block, both, title, unit, "discounted return")
     key = jax.random.fold_in(jax.random.key(FLAGS.seed), acting.EVALUATION)
     seen = evaluation.record(env, policy, key, min(env.max_steps or FLAGS.eval_max_steps, 1000))
-    frames = [env.render(jax.tree.map(lambda x, t=t: x[t], seen.states)) for t in range(len(seen.actions))]
+    shown = range(0, len(seen.actions), -(-len(seen.actions) // FRAMES))
+    frames = [env.render(jax.tree.map(lambda x, t=t: x[t], seen.states)) for t in shown]
     figures.animation(directory / "episode.gif", frames, 20)
     axes = (figure := figures.new_figure(6.4, 3.4)).subplots()
     came = np.zeros(len(seen.rewards) + 1)

@@ -83,9 +83,11 @@ def gymnasium_environment(id: str) -> Environment:
         over = moved.terminated | moved.truncated
         return Played(jnp.where(over, fresh, state.seed), actions, jnp.where(over, 0, state.time + 1)), moved
 
+    picture = _artist(make)
+
     def render(state: Played) -> np.ndarray:
         taken = np.asarray(state.actions)[: int(state.time)] + first_action
-        return _picture(make, int(state.seed), taken.tolist())
+        return picture(int(state.seed), taken.tolist())
 
     num_states = int(getattr(example.observation_space, "n", 0))
     return Environment(example.spec.id, reset, step, observation, num_actions, num_states, limit, render)
@@ -189,23 +191,48 @@ def _replay(instance: Any, seed: int, actions: list[int]) -> Any:
     return observation
 
 
-def _picture(make: Callable[..., Any], seed: int, actions: list[int]) -> np.ndarray:
+def _artist(make: Callable[..., Any]) -> Callable[[int, list[int]], np.ndarray]:
+    """What draws the state after some actions. Its instance is kept: the frames of an episode cost one step each."""
     from gymnasium.error import DependencyNotInstalled
     from PIL import Image, ImageDraw
 
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # pygame opens a sound card, and complains where there is none
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # ... and a screen
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    with warnings.catch_warnings(), make() as instance:
-        warnings.simplefilter("ignore")  # of pygame, about its own imports
-        if "rgb_array" in instance.metadata.get("render_modes", ()):
-            with contextlib.suppress(DependencyNotInstalled), make(render_mode="rgb_array") as drawn:
-                _replay(drawn, seed, actions)
-                return np.asarray(drawn.render(), np.uint8)
-        written = f"{instance.spec.id}\nstep {len(actions)}\n{_replay(instance, seed, actions)}"
-    picture = Image.new("RGB", (480, 320), "white")
-    ImageDraw.Draw(picture).multiline_text((16, 16), written, fill="black")
-    return np.asarray(picture)
+    kept: dict[str, Any] = {"instance": None, "seed": None, "actions": [], "observation": None}
+
+    def go(seed: int, actions: list[int]) -> Any:
+        """The instance, brought to the state."""
+        done = len(kept["actions"])
+        if kept["seed"] != seed or actions[:done] != kept["actions"]:
+            kept["observation"], _ = kept["instance"].reset(seed=seed)
+            done = 0
+        for action in actions[done:]:
+            kept["observation"], *_ = kept["instance"].step(action)
+        kept["seed"], kept["actions"] = seed, actions
+        return kept["instance"]
+
+    def picture(seed: int, actions: list[int]) -> np.ndarray:
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # pygame opens a sound card, complains where there is none
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # ... and a screen
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pygame, about its own imports
+            if not kept["instance"]:
+                instance = make()
+                if "rgb_array" in instance.metadata.get("render_modes", ()):
+                    with contextlib.suppress(DependencyNotInstalled):
+                        instance = make(render_mode="rgb_array")
+                kept["instance"] = instance
+            if go(seed, actions).render_mode == "rgb_array":
+                try:
+                    return np.asarray(kept["instance"].render(), np.uint8)
+                except DependencyNotInstalled:
+                    kept.update(instance=make(), seed=None)
+                    go(seed, actions)
+        written = f"{kept['instance'].spec.id}\nstep {len(actions)}\n{kept['observation']}"
+        image = Image.new("RGB", (480, 320), "white")
+        ImageDraw.Draw(image).multiline_text((16, 16), written, fill="black")
+        return np.asarray(image)
+
+    return picture
 
 
 def _line(text: str) -> str:
