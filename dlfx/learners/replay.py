@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from dlfx.losses.td import n_step_return
 from dlfx.types import Array, Key, UserError
 
+FAN_OUT = 8  # of the tree of priorities
+
 
 class Transition(NamedTuple):
     """Steps of environments, in arrays with any leading axes."""
@@ -29,7 +31,7 @@ class Replay(NamedTuple):
 
     rows: Transition  # [capacity, ...]
     written: Array  # [] int32, rows of num_envs transitions
-    tree: Array | None  # [2 P] sums of priorities, P a power of two >= capacity; None if sampling is uniform
+    tree: tuple[Array, ...] | None  # priorities and their sums, see `set_priorities`; None if sampling is uniform
     largest: Array  # [] the largest priority so far
 
 
@@ -84,8 +86,11 @@ def empty(capacity: int, observation: jax.ShapeDtypeStruct, prioritized: bool) -
         zeros((), bool),
         zeros((), bool),
     )
-    leaves = 1 << (capacity - 1).bit_length()
-    return Replay(rows, jnp.int32(0), jnp.zeros(2 * leaves) if prioritized else None, jnp.float32(1))
+    depth = 1
+    while FAN_OUT**depth < capacity:
+        depth += 1
+    tree = tuple(jnp.zeros(FAN_OUT**level) for level in range(depth, -1, -1))
+    return Replay(rows, jnp.int32(0), tree if prioritized else None, jnp.float32(1))
 
 
 def add(replay: Replay, block: Transition) -> Replay:
@@ -106,32 +111,41 @@ def add(replay: Replay, block: Transition) -> Replay:
     return Replay(rows, replay.written + steps, tree, replay.largest)
 
 
-def set_priorities(tree: Array, index: Array, priority: Array) -> Array:
-    """The tree of sums with new leaves: every node is the sum of its two children. Where an index repeats, one holds.
+def set_priorities(tree: tuple[Array, ...], index: Array, priority: Array) -> tuple[Array, ...]:
+    """The tree of sums with new leaves: every node is the sum of its children. Where an index repeats, one holds.
+
+    Eight children a node rather than two: fewer levels, and each is one gather of neighbours.
 
     Args:
-      tree: `[2 P]`; the leaf of transition i is P + i, the root 1, the children of k are 2k and 2k + 1.
+      tree: levels from the leaves `[8^d]`, the priorities of the transitions, to the root `[1]`; node k of a level has
+        the children 8k ... 8k + 7 in the one before.
       index: `[B]` of transitions.
       priority: `[B]`.
     """
-    node = tree.shape[0] // 2 + index
-    tree = tree.at[node].set(priority)
-    for _ in range((tree.shape[0] // 2).bit_length() - 1):
-        node = node // 2
-        # Recomputed from the children rather than added to, so that repeated indices and rounding do no harm.
-        tree = tree.at[node].set(tree[2 * node] + tree[2 * node + 1])
-    return tree
+    levels = [tree[0].at[index].set(priority)]
+    for level in tree[1:]:
+        index = index // FAN_OUT
+        # Summed anew rather than added to, so that repeated indices and rounding do no harm.
+        sums = levels[-1].reshape(-1, FAN_OUT)[index].sum(-1)
+        levels.append(level.at[index].set(sums))
+    return tuple(levels)
 
 
-def find(tree: Array, mass: Array) -> Array:
+def find(tree: tuple[Array, ...], mass: Array) -> Array:
     """The transitions `[B]` at which the running sum of priorities passes `mass` `[B]`, by descent from the root."""
-    node = jnp.ones(mass.shape, jnp.int32)
-    for _ in range((tree.shape[0] // 2).bit_length() - 1):
-        left = tree[2 * node]
-        right = (mass >= left) & (tree[2 * node + 1] > 0)
-        mass = jnp.where(right, mass - left, mass)
-        node = 2 * node + right
-    return node - tree.shape[0] // 2
+    node = jnp.zeros(mass.shape, jnp.int32)
+    for level in tree[-2::-1]:
+        children = level.reshape(-1, FAN_OUT)[node]  # [B, 8]
+        sums = [children[:, 0]]
+        for i in range(1, FAN_OUT):
+            sums.append(sums[-1] + children[:, i])
+        passed = jnp.stack(sums, -1) <= mass[:, None]
+        # Rounding may leave a mass beyond the last sum: then it is the last child that has any.
+        last = jnp.where(children > 0, jnp.arange(FAN_OUT), 0).max(-1)
+        child = jnp.minimum(passed.sum(-1), last)
+        mass = mass - jnp.where(jnp.arange(FAN_OUT) < child[:, None], children, 0).sum(-1)
+        node = FAN_OUT * node + child
+    return node
 
 
 def sample(
@@ -166,12 +180,12 @@ def sample(
     weight = jnp.ones(batch_size)
     if replay.tree is not None:
         share = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
-        index = jnp.minimum(find(replay.tree, share * replay.tree[1]), capacity - 1)
+        index = jnp.minimum(find(replay.tree, share * replay.tree[-1][0]), capacity - 1)
         # The newest n - 1 rows lack their continuation: the newest row that has one stands in.
         age = (index // num_envs - oldest) % size
         row = (oldest + jnp.minimum(age, starts - 1)) % size
         index = row * num_envs + index % num_envs
-        priority = replay.tree[replay.tree.shape[0] // 2 + index]
+        priority = replay.tree[0][index]
         weight = jnp.maximum(priority, 1e-12) ** -beta  # N and the sum of priorities cancel in the quotient
         weight = weight / weight.max()
     else:

@@ -109,11 +109,13 @@ def test_the_memory_holds_the_newest_rows_of_any_type():
         np.testing.assert_array_equal(getattr(replay.rows, name), expected, err_msg=name)
 
 
-@pytest.mark.parametrize("capacity", [1, 5, 8, 24])
+@pytest.mark.parametrize("capacity", [1, 5, 8, 24, 70])
 def test_the_tree_holds_the_sums_of_its_leaves(capacity):
     tree = memory.empty(capacity, NUMBER, True).tree
-    leaves = len(tree) // 2
-    assert leaves >= capacity and leaves & (leaves - 1) == 0 and (capacity == 1 or leaves < 2 * capacity)
+    leaves = len(tree[0])
+    assert (
+        leaves >= capacity and (leaves == 8 or leaves < 8 * capacity) and [len(level) for level in tree[-2:]] == [8, 1]
+    )
     rng, truth = np.random.default_rng(capacity), [{0.0} for _ in range(leaves)]
     update = quick(memory.set_priorities)
     for _ in range(20):
@@ -121,14 +123,12 @@ def test_the_tree_holds_the_sums_of_its_leaves(capacity):
         tree = update(tree, index, priority)
         for i in set(index):
             truth[i] = {float(p) for j, p in zip(index, priority, strict=True) if j == i}
-        held = np.asarray(tree)[leaves:]
+        held = np.asarray(tree[0])
         assert all(float(value) in allowed for value, allowed in zip(held, truth, strict=True))
         sums = np.float64(held)
-        while True:
-            np.testing.assert_allclose(tree[len(sums) : 2 * len(sums)], sums, rtol=1e-6)
-            if len(sums) == 1:
-                break
-            sums = sums[::2] + sums[1::2]
+        for level in tree:
+            np.testing.assert_allclose(level, sums, rtol=1e-6)
+            sums = sums.reshape(-1, 8).sum(-1) if len(sums) > 1 else sums
 
 
 def test_the_descent_ends_where_the_running_sum_passes_the_mass():
@@ -188,15 +188,15 @@ def test_of_the_newest_rows_of_a_prioritised_memory_the_last_whole_one_stands_in
 def test_errors_become_priorities_and_new_transitions_get_the_largest():
     replay = full(np.ones(CAPACITY))
     replay = memory.reprioritize(replay, jnp.array([3, 17]), jnp.array([-4.0, 0.0]), 0.5)
-    leaves = np.asarray(replay.tree)[-32:]
+    leaves = np.asarray(replay.tree[0])
     np.testing.assert_allclose(leaves[[3, 17, 5]], [2, 1e-3, 1], rtol=1e-5)
-    assert replay.largest == pytest.approx(2) and replay.tree[1] == pytest.approx(CAPACITY - 2 + 2.001)
+    assert replay.largest == pytest.approx(2) and replay.tree[-1][0] == pytest.approx(CAPACITY - 2 + 2.001)
     replay = memory.reprioritize(replay, jnp.array([3]), jnp.array([0.01]), 0.5)
     assert replay.largest == pytest.approx(2)  # so far
     replay = add(replay, block(np.random.default_rng(0), 6))  # rows 12 and 13, in the place of 4 and 5
-    leaves = np.asarray(replay.tree)[-32:]
+    leaves = np.asarray(replay.tree[0])
     np.testing.assert_allclose(leaves[12:18], 2, rtol=1e-6)
-    assert leaves[3] == pytest.approx(0.1, rel=1e-3) and replay.tree[1] == pytest.approx(leaves.sum(), rel=1e-6)
+    assert leaves[3] == pytest.approx(0.1, rel=1e-3) and replay.tree[-1][0] == pytest.approx(leaves.sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
