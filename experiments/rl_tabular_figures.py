@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlfx.envs import evaluation
 from dlfx.envs.episodes import Clocked
 from dlfx.envs.worlds import World
+from dlfx.ops.mdp import best_actions
 from dlfx.training import figures
 from dlfx.types import Array, Key
 from experiments import seeds
@@ -47,7 +49,9 @@ def draw(directory: Path, found: Found, seed: int, limit: int) -> None:
         estimates(directory / "values.png", found)
         return
     states = greedy_episode(directory / "episode.gif", found, seed, limit)
-    if found.world.layout is not None:
+    if found.world.layout is None:
+        lists(directory / "values.png", found.world, found.values)
+    else:
         maps(directory / "values.png", found.world, found.values, states)
 
 
@@ -69,7 +73,7 @@ def greedy_episode(path: Path, found: Found, seed: int, limit: int) -> np.ndarra
     chosen, env = found.values.argmax(-1).astype(np.int32), found.world.environment
 
     def policy(_: Key, observations: Array) -> tuple[Array, Array]:
-        return jax.numpy.asarray(chosen)[observations], jax.numpy.zeros(observations.shape)
+        return jnp.asarray(chosen)[observations], jnp.zeros(observations.shape)
 
     seen = evaluation.record(env, policy, jax.random.key(seed), min(env.max_steps or limit, 200))
     pictures = [env.render(jax.tree.map(lambda x, t=t: x[t], seen.states)) for t in range(len(seen.actions))]
@@ -78,9 +82,27 @@ def greedy_episode(path: Path, found: Found, seed: int, limit: int) -> np.ndarra
         ends = np.asarray(found.world.mdp.transition)[states[-1], seen.actions[-1]] > 0
         ends &= np.asarray(found.world.mdp.terminal)
         states = np.append(states, np.flatnonzero(ends)[0])
-        pictures.append(env.render(Clocked(states[-1], jax.numpy.int32(0))))
+        pictures.append(env.render(Clocked(states[-1], jnp.int32(0))))
     figures.animation(path, pictures, 5)
     return states
+
+
+def lists(path: Path, world: World, q: np.ndarray) -> None:
+    """The value and the greedy action of every state, by its number, where the world is no grid."""
+    free = np.flatnonzero(~np.asarray(world.mdp.terminal))
+    figure = figures.new_figure(7.0, 5.2)
+    figure.suptitle(f"{world.name}: values and greedy actions of the first seed")
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot(free, q[free].max(-1), ".", markersize=4)
+    above.set(ylabel="max Q(s, a)")
+    # The first of those that are equally good: where stakes or moves tie, that is the smallest.
+    below.plot(free, np.asarray(best_actions(jnp.asarray(q)))[free].argmax(-1), ".", markersize=4)
+    below.set(xlabel="state", ylabel="greedy action")
+    if len(world.actions) <= 12:
+        below.set_yticks(range(len(world.actions)), world.actions)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    figures.save(figure, path)
 
 
 def maps(path: Path, world: World, q: np.ndarray, states: np.ndarray) -> None:
@@ -100,7 +122,7 @@ def maps(path: Path, world: World, q: np.ndarray, states: np.ndarray) -> None:
             left.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=6, color=color)
     left.set_title("max Q(s, a)")
     right.imshow(np.where(free, 1.0, 0.75), cmap="gray", vmin=0, vmax=1)
-    ties = (q >= q.max(-1, keepdims=True)) & (q.max(-1, keepdims=True) > q.min(-1, keepdims=True))
+    ties = np.asarray(best_actions(jnp.asarray(q))) & (q.max(-1, keepdims=True) > q.min(-1, keepdims=True))
     for state, action in zip(*np.nonzero(ties & free.reshape(-1, 1)), strict=True):
         row, column = divmod(int(state), columns)
         across, down = 0.36 * world.arrows[action] / np.abs(world.arrows[action]).max()

@@ -10,41 +10,13 @@ import jax.numpy as jnp
 from dlfx.types import Array
 
 
-def td_learning(v_tm1: Array, r_t: Array, discount_t: Array, v_t: Array) -> Array:
-    """The TD(0) error r_t + discount_t v_t - v_tm1, [] (Sutton and Barto 2018, eq. 6.5)."""
-    return jax.lax.stop_gradient(r_t + discount_t * v_t) - v_tm1
-
-
-def sarsa(q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array, a_t: Array) -> Array:
-    """The error r_t + discount_t q_t[a_t] - q_tm1[a_tm1], on the action taken next (Sutton and Barto 2018, eq. 6.7).
-
-    Args:
-      q_tm1: `[A]` values before the transition.
-      a_tm1: [] the action taken there.
-      r_t: [] reward.
-      discount_t: [] discount of what follows.
-      q_t: `[A]` values after it.
-      a_t: [] the action that the behaviour takes there.
-    """
-    return jax.lax.stop_gradient(r_t + discount_t * q_t[a_t]) - q_tm1[a_tm1]
-
-
-def expected_sarsa(q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array, probs_t: Array) -> Array:
-    """The error r_t + discount_t sum_a probs_t[a] q_t[a] - q_tm1[a_tm1] (Sutton and Barto 2018, eq. 6.9)."""
-    return jax.lax.stop_gradient(r_t + discount_t * jnp.dot(probs_t, q_t)) - q_tm1[a_tm1]
-
-
-def q_learning(q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array) -> Array:
-    """The error r_t + discount_t max_a q_t[a] - q_tm1[a_tm1], whatever the behaviour (Watkins 1989; S&B eq. 6.8)."""
-    return jax.lax.stop_gradient(r_t + discount_t * q_t.max()) - q_tm1[a_tm1]
-
-
 def double_q_learning(
     q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t_value: Array, q_t_selector: Array
 ) -> Array:
     """The error r_t + discount_t q_t_value[argmax q_t_selector] - q_tm1[a_tm1] (van Hasselt et al. 2016, eq. 4).
 
-    One set of values selects the action, another one judges it: that takes away the bias of the maximum.
+    One set of values selects the action, another one judges it: that takes away the bias of the maximum. With the same
+    values for both it is the error of Q-learning, r_t + discount_t max_a q_t[a] - q_tm1[a_tm1] (Watkins 1989).
     """
     return jax.lax.stop_gradient(r_t + discount_t * q_t_value[q_t_selector.argmax()]) - q_tm1[a_tm1]
 

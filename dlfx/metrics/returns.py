@@ -1,4 +1,4 @@
-"""Statistics over seeds: the interquartile mean, bootstrap intervals and the probability of improvement."""
+"""Statistics over seeds: the mean, the interquartile mean and bootstrap intervals."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,29 +101,6 @@ def bootstrap_interval(
         replicates.append(statistic(drawn, axis=0))
     low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return low, high
-
-
-def probability_of_improvement(x: Values, y: Values) -> float:
-    """How likely a run of X scores above a run of Y, averaged over tasks; a tie counts half.
-
-    `P(X > Y) = (1 / (n m)) sum_ij 1[x_i > y_j] + 1[x_i = y_j] / 2`, which is the Mann-Whitney U over n m
-
-    Args:
-      x: `[n]` or `[n, tasks]`.
-      y: `[m]` or `[m, tasks]`, on the same tasks.
-
-    Returns:
-      In [0, 1]; 0.5 where the two do equally well.
-
-    Raises:
-      UserError: no seed, or other tasks in x than in y.
-
-    Source: Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, section 4.3.
-    """
-    x, y = _scores(x, 0), _scores(y, 0)
-    if x.shape[1:] != y.shape[1:]:
-        raise UserError(f"scores of shapes {list(x.shape)} and {list(y.shape)} are not of the same tasks")
-    return float(np.mean((np.sign(x[:, None] - y[None]) + 1) / 2))
 
 
 def _scores(x: Values, axis: int) -> np.ndarray:

@@ -7,13 +7,9 @@ import pytest
 
 from dlfx.envs.episodes import episodic
 from dlfx.envs.evaluation import play, record
+from tests.compiling import quick
 
 GAMMA = 0.8
-
-
-def quick(function):
-    """Compiled with less care: these programs run for less time than they compile."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def dynamics(key, state, action):

@@ -1,6 +1,5 @@
 """Deep Q-learning against a re-implementation in NumPy, exact values of small tasks, and itself under vmap and jit."""
 
-import contextlib
 import functools
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from dlfx.models.reinforcement.torsos import MLP
 from dlfx.ops import mdp as processes
 from dlfx.ops import planning
 from dlfx.types import UserError
+from tests.compiling import quick
 
 GAMMA = 0.9
 
@@ -46,20 +46,6 @@ def table(env, outputs=1, **options):
 
 def constant(value):
     return lambda env_steps: jnp.float32(value)
-
-
-@functools.cache
-def hurried():
-    """To compile with less care: these programs run for less time than they compile."""
-    known, more = {"xla_backend_optimization_level": 0}, {"xla_cpu_use_fusion_emitters": False}
-    with contextlib.suppress(Exception):  # not every version of XLA has the second, which halves the time
-        jax.jit(lambda x: x + 1, compiler_options=known | more)(0)
-        return known | more
-    return known
-
-
-def quick(function):
-    return jax.jit(function, compiler_options=hurried())
 
 
 def train(learner, iterations, read):

@@ -1,8 +1,5 @@
 """REINFORCE, A2C and PPO: their first gradient written out from the trajectory, and what they learn."""
 
-import contextlib
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +13,7 @@ from dlfx.models.reinforcement.torsos import MLP
 from dlfx.ops import mdp as processes
 from dlfx.ops import planning
 from dlfx.types import UserError
+from tests.compiling import quick
 
 GAMMA = 0.9
 ALGORITHMS = {
@@ -23,20 +21,6 @@ ALGORITHMS = {
     "a2c": {"unroll": 6},
     "ppo": {"unroll": 16, "trace_decay": 0.95, "epochs": 3, "minibatches": 2, "clip": 0.2, "normalize": True},
 }
-
-
-@functools.cache
-def hurried():
-    """To compile with less care: these programs run for less time than they compile."""
-    known, more = {"xla_backend_optimization_level": 0}, {"xla_cpu_use_fusion_emitters": False}
-    with contextlib.suppress(Exception):  # not every version of XLA has the second, which halves the time
-        jax.jit(lambda x: x + 1, compiler_options=known | more)(0)
-        return known | more
-    return known
-
-
-def quick(function):
-    return jax.jit(function, compiler_options=hurried())
 
 
 def chain():

@@ -10,15 +10,11 @@ import scipy.stats
 
 from dlfx.learners import replay as memory
 from dlfx.types import UserError
+from tests.compiling import quick
 
 ENVS, STEPS, SIZE, GAMMA = 3, 2, 8, 0.9  # environments, rows of a block, rows in the memory
 CAPACITY = ENVS * SIZE
 NUMBER = jax.ShapeDtypeStruct((2,), jnp.float32)
-
-
-def quick(function):
-    """Compiled with less care: these programs run for less time than they compile."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 add = quick(memory.add)

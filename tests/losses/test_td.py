@@ -7,12 +7,7 @@ import optax
 import pytest
 
 from dlfx.losses import td
-
-
-def quick(function):
-    """Compiled with less care: these programs run for less time than they compile."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
+from tests.compiling import quick
 
 Q_TM1, Q_T = jnp.array([1.0, 2.0, -1.0]), jnp.array([0.5, 3.0, 4.0])
 
@@ -40,48 +35,30 @@ def bellemare(atoms_t, probs_t, atoms):
 
 
 def test_errors_by_hand():
-    assert td.td_learning(0.5, 1.0, 0.9, 2.0) == pytest.approx(1 + 1.8 - 0.5)
-    assert td.sarsa(Q_TM1, 1, 1.0, 0.9, Q_T, 0) == pytest.approx(1 + 0.45 - 2)
-    probs = jnp.array([0.2, 0.5, 0.3])
-    assert td.expected_sarsa(Q_TM1, 2, 1.0, 0.9, Q_T, probs) == pytest.approx(1 + 0.9 * (0.1 + 1.5 + 1.2) + 1)
-    assert td.q_learning(Q_TM1, 0, -1.0, 0.5, Q_T) == pytest.approx(-1 + 2 - 1)
     # The selector's best action is 1; the other values judge it, although they hold 2 for better.
     selector = jnp.array([0.0, 9.0, 1.0])
     assert td.double_q_learning(Q_TM1, 0, -1.0, 0.5, Q_T, selector) == pytest.approx(-1 + 1.5 - 1)
+    # Q-learning's error is that of values which select for themselves.
+    assert td.double_q_learning(Q_TM1, 0, -1.0, 0.5, Q_T, Q_T) == pytest.approx(-1 + 2 - 1)
     # After a termination nothing of the successor counts.
-    assert td.q_learning(Q_TM1, 1, 1.0, 0.0, Q_T * 1e6) == -1
+    assert td.double_q_learning(Q_TM1, 1, 1.0, 0.0, Q_T * 1e6, Q_T) == -1
 
 
 def test_errors_of_a_batch_are_loops_over_its_rows():
     q_tm1, q_t, other = random(20, 4), random(20, 4, seed=1), random(20, 4, seed=2)
     rng = np.random.default_rng(3)
-    a, a_t = rng.integers(0, 4, (2, 20))
-    r, discount, probs = random(20, seed=4), rng.random(20).astype(np.float32), softmax(other)
-    found = jax.vmap(td.sarsa)(q_tm1, a, r, discount, q_t, a_t)
-    np.testing.assert_allclose(
-        found, [r[i] + discount[i] * q_t[i][a_t[i]] - q_tm1[i][a[i]] for i in range(20)], atol=1e-6
-    )
-    found = jax.vmap(td.expected_sarsa)(q_tm1, a, r, discount, q_t, probs)
-    means = [sum(float(p) * float(q) for p, q in zip(probs[i], q_t[i], strict=True)) for i in range(20)]
-    np.testing.assert_allclose(found, [r[i] + discount[i] * means[i] - q_tm1[i][a[i]] for i in range(20)], atol=1e-6)
-    found = jax.vmap(td.q_learning)(q_tm1, a, r, discount, q_t)
-    np.testing.assert_allclose(found, [r[i] + discount[i] * max(q_t[i]) - q_tm1[i][a[i]] for i in range(20)], atol=1e-6)
+    a, r, discount = rng.integers(0, 4, 20), random(20, seed=4), rng.random(20).astype(np.float32)
     found = jax.vmap(td.double_q_learning)(q_tm1, a, r, discount, q_t, other)
     best = [max(range(4), key=lambda b, i=i: other[i][b]) for i in range(20)]
     np.testing.assert_allclose(
         found, [r[i] + discount[i] * q_t[i][best[i]] - q_tm1[i][a[i]] for i in range(20)], atol=1e-6
     )
     assert any(best[i] != q_t[i].argmax() for i in range(20))  # or else it would be no test of double Q-learning
-    found = jax.vmap(td.td_learning)(q_tm1[:, 0], r, discount, q_t[:, 0])
-    np.testing.assert_allclose(found, r + discount * q_t[:, 0] - q_tm1[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("rule", "more"),
     [
-        (td.sarsa, (Q_T, 1)),
-        (td.expected_sarsa, (Q_T, jnp.array([0.2, 0.5, 0.3]))),
-        (td.q_learning, (Q_T,)),
         (td.double_q_learning, (Q_T, Q_TM1)),
     ],
 )
@@ -91,10 +68,6 @@ def test_targets_are_constants(rule, more):
     )
     np.testing.assert_array_equal(gradients[0], [0, 0, -1])
     assert not any(np.any(gradient) for gradient in gradients[1:])
-
-
-def test_the_target_of_td_learning_is_a_constant():
-    assert jax.grad(td.td_learning, (0, 1, 2, 3))(0.5, 1.0, 0.9, 2.0) == (-1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("atoms", [np.linspace(-2, 3, 6), np.linspace(0, 1, 51), np.linspace(-10, 10, 2)])

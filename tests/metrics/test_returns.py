@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dlfx.metrics.returns import bootstrap_interval, interquartile_mean, mean, probability_of_improvement
+from dlfx.metrics.returns import bootstrap_interval, interquartile_mean, mean
 from dlfx.types import UserError
 
 RNG = np.random.default_rng(0)
@@ -81,20 +81,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(confidence):
     assert abs(inside / trials - confidence) < 4 * deviation
 
 
-def test_the_probability_of_improvement_is_mann_whitney():
-    x, y = RNG.integers(0, 6, 7), RNG.integers(1, 8, 5)
-    expected = stats.mannwhitneyu(x, y).statistic / 35
-    assert probability_of_improvement(x, y) == pytest.approx(expected)
-    assert probability_of_improvement(y, x) == pytest.approx(1 - expected)
-    assert probability_of_improvement([1, 2], [0, 0.5]) == 1 and probability_of_improvement([1], [1]) == 0.5
-
-
-def test_the_probability_of_improvement_is_averaged_over_tasks():
-    x, y = RNG.normal(size=(4, 3)), RNG.normal(size=(6, 3))
-    per_task = [probability_of_improvement(x[:, task], y[:, task]) for task in range(3)]
-    assert probability_of_improvement(x, y) == pytest.approx(np.mean(per_task))
-
-
 @pytest.mark.parametrize(
     ("call", "named"),
     [
@@ -103,7 +89,6 @@ def test_the_probability_of_improvement_is_averaged_over_tasks():
         (lambda: bootstrap_interval([1.0], confidence=95), "confidence is 95"),
         (lambda: bootstrap_interval([1.0], resamples=0), "0 resamples"),
         (lambda: bootstrap_interval([1.0], stratified=True), r"\[seeds, tasks, ...\]"),
-        (lambda: probability_of_improvement([[1, 2]], [[1, 2, 3]]), r"\[1, 2\] and \[1, 3\]"),
     ],
 )
 def test_what_is_wrong_is_named(call, named):

@@ -9,6 +9,7 @@ from dlfx.models.reinforcement.actor_critic import ActorCritic
 from dlfx.models.reinforcement.q_network import NoisyDense, QNetwork
 from dlfx.models.reinforcement.torsos import MLP, ConvTorso, minatar_cnn, nature_cnn
 from dlfx.types import UserError
+from tests.compiling import quick
 
 
 def shapes(module, *shape, dtype=jnp.float32):
@@ -17,11 +18,6 @@ def shapes(module, *shape, dtype=jnp.float32):
 
 def count(module, *shape, dtype=jnp.float32):
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(module, *shape, dtype=dtype)))
-
-
-def quick(function):
-    """Compiled with less care: these programs run for less time than they compile."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def initial(module, x):
