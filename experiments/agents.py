@@ -149,6 +149,8 @@ def look(session: common.Session, program: mesh.Program, evaluate: Callable[[Any
     wanted = {"last": steps[-1]}
     if done and done["best"]["step"] in steps:
         wanted["best"] = done["best"]["step"]
+    elif done:
+        print(f"best, step {done['best']['step']}: not saved; give --checkpoint_every the value of --eval_every")
     names = checkpoints.leaf_names(program.template)
     found = {}
     for label, step in wanted.items():

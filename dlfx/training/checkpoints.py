@@ -171,6 +171,7 @@ def load_state(directory: Path, step: int | None = None) -> dict[str, np.ndarray
     if not steps or (step is not None and step not in steps):
         raise UserError(f"no checkpoint {'' if step is None else step} in {directory}; it has {steps or 'none'}")
     path = (directory / str(steps[-1] if step is None else step) / "state").absolute()
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # as above
     with ocp.StandardCheckpointer() as checkpointer:
         layout = checkpointer.metadata(path).item_metadata
         wanted = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(layout))
