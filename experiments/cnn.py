@@ -13,28 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlfx.data import augment, batches, sources
+from dlfx.data import augment, sources
 from dlfx.learners import supervised
 from dlfx.metrics import classification
 from dlfx.models.classification import MODELS
 from dlfx.training import evaluation, figures, loop, mesh
 from dlfx.types import UserError, unknown
-from experiments import common
+from experiments import common, images
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
 with group("Data"):
-    flags.DEFINE_string("dataset", "digits", f"{', '.join(sources.SOURCES)}, or tfds:NAME of a prepared TFDS data set")
-    flags.DEFINE_string("data_dir", "", "the TFDS directory; by default $TFDS_DATA_DIR or ~/tensorflow_datasets")
-    flags.DEFINE_integer("batch_size", 128, "examples in a step, over all devices and processes", lower_bound=1)
-    flags.DEFINE_integer("image_size", 32, "side to bring images to; 0: as they are", lower_bound=0)
-    flags.DEFINE_enum("resize", "bilinear", ["bilinear", "pad"], "how to bring them there")
     flags.DEFINE_list("augment", [], "of training images, in order: flip, crop:PIXELS, noise:STD, cutout:SIZE")
     flags.DEFINE_enum(
         "augment_on", "device", ["device", "host"], "inside the step, or ahead of it in threads of the host"
-    )
-    flags.DEFINE_enum(
-        "data_placement", "auto", ["auto", "device", "host"], "where examples wait; auto: device if they fit"
     )
     flags.DEFINE_float("valid_fraction", 0.0, "part of the training set kept for validation", 0.0, 0.5)
 with group("Model and training"):
@@ -42,8 +34,6 @@ with group("Model and training"):
     flags.DEFINE_enum(
         "shortcut", "", ["", "A", "B", "C"], "of a ResNet: zero-padded, projected where shapes differ, always"
     )
-    flags.DEFINE_integer("epochs", 10, "passes over the training set, unless --steps is given", lower_bound=1)
-    flags.DEFINE_integer("steps", 0, "training steps; 0: as --epochs says", lower_bound=0)
     flags.DEFINE_float("label_smoothing", 0.0, "probability spread over all classes", 0.0, 0.999)
 
 
@@ -64,33 +54,21 @@ def make_model(session: common.Session, num_classes: int) -> Any:
 
 
 def main(_: Any) -> None:
-    label = f"{FLAGS.model}-{FLAGS.dataset.replace(':', '-').replace('/', '-')}"
-    with common.begin("cnn", label) as session:
+    with common.begin("cnn", f"{FLAGS.model}-{images.label()}") as session:
         run(session)
 
 
 def run(session: common.Session) -> None:
     """One invocation: data, model, learner, program, training, figures."""
-    mesh.check_batch(FLAGS.batch_size, session.mesh)
     augmentation = augment.parse(FLAGS.augment)
-
-    with session.clock.phase("data"):
-        train, test = sources.load(FLAGS.dataset, FLAGS.data_dir)
-        splits = {"test": test}
-        if FLAGS.valid_fraction:
-            train, splits["valid"] = sources.split_validation(train, FLAGS.valid_fraction)
-        prepare = functools.partial(
-            batches.preprocess,
-            mean=train.mean,
-            std=train.std,
-            size=FLAGS.image_size,
-            resize=FLAGS.resize,
-            dtype=session.param_dtype,
-        )
-        share = {"process": jax.process_index(), "processes": jax.process_count()}
-        on_host = augmentation if FLAGS.augment_on == "host" else None
-        stream = batches.training_stream(train, FLAGS.batch_size, prepare, FLAGS.data_placement, on_host, **share)
-    steps = FLAGS.steps or FLAGS.epochs * (train.size // FLAGS.batch_size)
+    on_host = augmentation if FLAGS.augment_on == "host" else None
+    train, test = images.load(session)
+    splits = {"test": test}
+    if FLAGS.valid_fraction:
+        train, splits["valid"] = sources.split_validation(train, FLAGS.valid_fraction)
+    prepare = images.preparation(session, train.mean, train.std)
+    stream = images.training_stream(session, train, prepare, on_host=on_host)
+    steps = images.steps(train)
 
     model = make_model(session, train.num_classes)
     learner = supervised.supervised(
@@ -110,14 +88,7 @@ def run(session: common.Session) -> None:
         logits, _ = supervised.predict(model, state, batch["image"])
         return classification.sums(logits, batch["label"], batch["mask"])
 
-    rows = -(-min(512, test.size) // session.mesh.size) * session.mesh.size
-    with session.clock.phase("data"):
-        evaluators = {
-            name: evaluation.evaluator(
-                program, sums, *batches.evaluation_stream(source, rows, prepare, FLAGS.data_placement, **share)
-            )
-            for name, source in splits.items()
-        }
+    evaluators = images.evaluators(session, program, sums, splits, prepare)
 
     def evaluate(state: Any) -> loop.Splits:
         return {name: evaluation.means(sums_of(state), ("loss", "accuracy")) for name, sums_of in evaluators.items()}
@@ -146,7 +117,7 @@ def draw_figures(
     )
 
     examples = sources.read_all(test)
-    images, labels = examples["image"], examples["label"]
+    pixels, labels = examples["image"], examples["label"]
     order: list[str] = []  # of the features in the network; jit gives them in the order of their names
 
     @jax.jit
@@ -155,8 +126,8 @@ def draw_figures(
         order[:] = features
         return logits, features
 
-    chunks = [np.arange(i, i + 256) % len(images) for i in range(0, len(images), 256)]
-    logits = np.concatenate([predict(state, images[chunk])[0] for chunk in chunks])[: len(images)]
+    chunks = [np.arange(i, i + 256) % len(pixels) for i in range(0, len(pixels), 256)]
+    logits = np.concatenate([predict(state, pixels[chunk])[0] for chunk in chunks])[: len(pixels)]
     probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     predicted = probability.argmax(-1)
     wrong = np.flatnonzero(predicted != labels)
@@ -164,9 +135,9 @@ def draw_figures(
     if len(worst):
         said = [f"{labels[i]} as {predicted[i]}, {probability[i, predicted[i]]:.0%}" for i in worst]
         title = f"the most confident of {len(wrong)} mistakes: true as predicted"
-        figures.image_grid(directory / "mistakes.png", images[worst], said, title)
+        figures.image_grid(directory / "mistakes.png", pixels[worst], said, title)
 
-    kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == 4 and leaf.shape[2] == images.shape[-1]]
+    kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == 4 and leaf.shape[2] == pixels.shape[-1]]
     if kernels:
         filters = np.moveaxis(np.asarray(kernels[0], np.float32), -1, 0)
         filters = filters if filters.shape[-1] in (1, 3) else filters[..., :1]
@@ -174,13 +145,13 @@ def draw_figures(
             directory / "filters.png", filters[:64], [str(i) for i in range(64)], "filters of the first layer"
         )
 
-    _, features = predict(state, images[chunks[0]])
+    _, features = predict(state, pixels[chunks[0]])
     maps = [(name, features[name][0]) for name in order if features[name].ndim == 4 and features[name].shape[1] > 1]
     panels: list[Any] = []
     for name, value in maps:
         row = [(value[..., i], f"{name} {i}") for i in range(min(8, value.shape[-1]))]
         panels += [
-            (None, "") if panels else (images[0].mean(-1), f"a {labels[0]}"),
+            (None, "") if panels else (pixels[0].mean(-1), f"a {labels[0]}"),
             *row,
             *[(None, "")] * (8 - len(row)),
         ]

@@ -1,4 +1,4 @@
-"""Images with labels, with random access: the embedded digits, and any prepared TFDS set, without TensorFlow."""
+"""Images with labels, with random access: embedded digits and faces, and any prepared TFDS set, without TensorFlow."""
 
 import logging
 import os
@@ -91,6 +91,25 @@ def digits() -> tuple[Source, Source]:
     return subset(source, np.flatnonzero(~test)), subset(source, np.flatnonzero(test))
 
 
+def faces() -> tuple[Source, Source]:
+    """The 100 grey faces, 25x25, of scikit-image's sample of LFW, as (train, test): every fifth is a test image.
+
+    One class. Source: Huang et al. 2007, Labeled Faces in the Wild, as sampled by scikit-image's `lfw_subset`.
+
+    Raises:
+      UserError: if scikit-image is not installed.
+    """
+    try:
+        from skimage.data import lfw_subset
+    except ImportError as error:
+        raise UserError("data set faces needs scikit-image: pip install -e '.[faces]'") from error
+    images = lfw_subset()[:100].astype(np.float32)[..., None]
+    labels = np.zeros(len(images), np.int32)
+    test = holdout(labels, every=5)
+    source = from_arrays("faces", images, labels, 1)
+    return subset(source, np.flatnonzero(~test)), subset(source, np.flatnonzero(test))
+
+
 def default_data_dir() -> str:
     """Where TFDS keeps prepared data: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     return os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
@@ -168,7 +187,7 @@ def read_all(source: Source, chunk: int = 1024) -> Examples:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-SOURCES = {"digits": digits}
+SOURCES = {"digits": digits, "faces": faces}
 
 
 def load(dataset: str, data_dir: str = "") -> tuple[Source, Source]:
@@ -183,6 +202,6 @@ def load(dataset: str, data_dir: str = "") -> tuple[Source, Source]:
         raise unknown(
             "data set",
             dataset,
-            [*SOURCES, *(f"tfds:{name}" for name in PIXEL_STATISTICS if name != "digits"), "tfds:NAME"],
+            [*SOURCES, *(f"tfds:{name}" for name in PIXEL_STATISTICS if name not in SOURCES), "tfds:NAME"],
         )
     return SOURCES[dataset]()

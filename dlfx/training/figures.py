@@ -159,6 +159,35 @@ def image_grid(
     save(figure, path)
 
 
+def mosaic(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
+    """Images side by side as one picture, all on the scale [0, 1], with a line of grey between them.
+
+    Args:
+      images: `[n, H, W, 1 or 3]`; what lies outside [0, 1] is clipped.
+      columns: images in a row; the last row may be short.
+      scale: the side of the square that a pixel becomes.
+
+    Returns:
+      `[h, w, 3]` uint8.
+    """
+    images = np.asarray(images, np.float32).repeat(scale, 1).repeat(scale, 2)
+    size, height, width, _ = images.shape
+    rows = -(-size // columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 128, np.uint8)
+    for i, image in enumerate(np.round(255 * images.clip(0, 1)).astype(np.uint8)):
+        top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def picture(path: Path, pixels: np.ndarray) -> None:
+    """Writes pixels `[H, W, 3]` uint8 as a PNG, making its directory."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
 def confusion(path: Path, counts: np.ndarray, labels: Sequence[str], title: str) -> None:
     """A confusion matrix `[K, K]`: true classes in rows, predicted in columns, numbers written in for up to 20 classes.
 

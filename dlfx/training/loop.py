@@ -26,6 +26,8 @@ from dlfx.types import Batch, Stream, UserError, unknown
 
 TRACED_STEPS = 50  # in one call; a trace holds every operation of every step
 
+LOWER = ("loss", "error", "distance")  # how the names of metrics end that shall be small
+
 Splits = Mapping[str, Mapping[str, np.ndarray]]  # split to metric to scalar, or to [N] for a population
 
 
@@ -38,7 +40,8 @@ class Schedule(NamedTuple):
       log_every: a line of training metrics, the means over the call.
       eval_every: an evaluation; one follows the last step in any case.
       checkpoint_every: a checkpoint; one follows the last step in any case.
-      monitor: the metric that says which checkpoint is best, `test_accuracy`; lower is better if it ends in `loss`.
+      monitor: the metric that says which checkpoint is best, `test_accuracy`; lower is better where the name ends in one
+        of `LOWER`.
       patience: stop after so many evaluations without a better one; 0 never stops.
     """
 
@@ -287,7 +290,7 @@ def _judge(
     show.say(f"step {step}: " + "  ".join(f"{name} {float(np.mean(value)):.4g}" for name, value in flat.items()))
     info["last"] = {name: spread(value) for name, value in flat.items()}
     value = float(np.mean(flat[schedule.monitor]))
-    score = -value if schedule.monitor.endswith("loss") else value
+    score = -value if schedule.monitor.endswith(LOWER) else value
     if info["best"] is None or score > info["best"]["score"]:
         info["best"], info["bad"] = {"score": score, "step": step, "metrics": info["last"]}, 0
     else:
