@@ -8,7 +8,7 @@ import numpy as np
 
 from dlfx.types import UserError
 
-COLORS = {"train": "#4477aa", "valid": "#ccbb44", "test": "#ee6677"}
+COLORS = {"train": "#4477aa", "valid": "#ccbb44", "test": "#ee6677", "whole": "#228833"}
 
 
 def new_figure(width: float, height: float) -> Any:

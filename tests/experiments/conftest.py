@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import grain  # noqa: F401 (it defines flags when first imported, which must not happen inside a flagsaver)
+import jax
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -62,6 +63,7 @@ def experiment(monkeypatch, capsys):
             monkeypatch.setattr(sys, "argv", [name, *arguments])
             with pytest.raises(SystemExit) as left:
                 common.launch(module.main)
+        jax.config.update("jax_enable_x64", False)  # --precision=float64 of one run is not for the next
         out, err = capsys.readouterr()
         return Done(left.value.code or 0, out, err)
 
