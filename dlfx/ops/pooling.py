@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dlfx.types import Array
@@ -46,7 +47,9 @@ def max_pool(x: Array, window: Pair, stride: Pair | None = None, padding: Paddin
     return _reduce_shifts(_first_maximum, _pad(x, padding, lowest), sizes, strides)
 
 
-def avg_pool(x: Array, window: Pair, stride: Pair | None = None, padding: Padding = NO_PADDING) -> Array:
+def avg_pool(
+    x: Array, window: Pair, stride: Pair | None = None, padding: Padding = NO_PADDING, count_padding: bool = True
+) -> Array:
     """The mean of every window.
 
     `y[i, j, c] = (1 / n) sum_{u, v} x[i s + u, j s + v, c]`, with n the size of the window
@@ -58,6 +61,7 @@ def avg_pool(x: Array, window: Pair, stride: Pair | None = None, padding: Paddin
       window: the window's (height, width), or one number for both.
       stride: the steps (down, right) between windows; the window itself if None.
       padding: rows (above, below) and columns (left, right) of zeros to put around x. They count in n.
+      count_padding: if False, they do not: n is how many elements of x the window holds, and the mean of none is 0.
 
     Returns:
       `[..., H', W', C]` with `H' = (H + above + below - height) // down + 1`; windows that do not fit are left out.
@@ -67,7 +71,17 @@ def avg_pool(x: Array, window: Pair, stride: Pair | None = None, padding: Paddin
     sizes, strides = _sizes_and_strides(window, stride)
     if _tiles(x, sizes, strides, padding):
         return _split(x, sizes).mean((-4, -2))
-    return _reduce_shifts(jnp.add, _pad(x, padding, 0), sizes, strides) / (sizes[0] * sizes[1])
+    sums = _reduce_shifts(jnp.add, _pad(x, padding, 0), sizes, strides)
+    if count_padding or padding == NO_PADDING:
+        return sums / (sizes[0] * sizes[1])
+    rows, columns = (_elements(x.shape[i - 3], sizes[i], strides[i], padding[i]) for i in (0, 1))
+    return sums / np.maximum(np.outer(rows, columns), 1)[..., None].astype(x.dtype)
+
+
+def _elements(side: int, size: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
+    """How many of the elements along one side, without the padding, each window holds."""
+    start = np.arange(0, side + sum(padding) - size + 1, stride) - padding[0]
+    return np.clip(start + size, 0, side) - np.clip(start, 0, side)
 
 
 def _sizes_and_strides(window: Pair, stride: Pair | None) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -88,6 +88,29 @@ def test_of_equal_values_the_first_gets_the_whole_gradient(window: int, stride: 
     np.testing.assert_array_equal(gradient, expected)
 
 
+@pytest.mark.parametrize(
+    "window, stride, padding",
+    [
+        (3, 1, ((1, 1), (1, 1))),
+        ((2, 3), (1, 2), ((0, 1), (2, 0))),
+        (2, 2, ((3, 0), (0, 3))),  # windows that hold nothing
+        (3, 1, NONE),
+        (3, 2, ((0, 0), (1, 1))),
+    ],
+)
+def test_an_average_may_leave_out_the_padding(window: Any, stride: Any, padding: Any) -> None:
+    """Sum of the elements in the window over how many they are: two averages with the padding, of x and of ones."""
+    x = np.random.default_rng(0).normal(size=(2, 6, 7, 3))
+    total, _ = loop(x, window, stride, padding, "avg")
+    share, _ = loop(np.ones_like(x), window, stride, padding, "avg")
+    with jax.enable_x64(True):
+        y = jax.jit(lambda x: avg_pool(x, window, stride, padding, count_padding=False))(x)
+    np.testing.assert_allclose(y, np.divide(total, share, out=np.zeros_like(total), where=share > 0), rtol=1e-12)
+    flat = avg_pool(jnp.full((1, 6, 7, 3), 2.5, jnp.bfloat16), window, stride, padding, count_padding=False)
+    assert flat.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(flat[0], np.where(share[0] > 0, 2.5, 0))  # a constant stays what it is
+
+
 def test_an_average_gives_a_quarter_to_each() -> None:
     gradient = jax.grad(lambda x: avg_pool(x, 2).sum())(np.zeros((4, 4, 1), np.float32))
     np.testing.assert_array_equal(gradient, np.full((4, 4, 1), 0.25))

@@ -11,12 +11,14 @@ from functools import partial
 
 import flax.linen as nn
 
+from dlfx.models.classification.inception_v3 import InceptionV3
 from dlfx.models.classification.lenet import LeNet5, LeNet5Of1998
 from dlfx.models.classification.resnet import ResNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": LeNet5,
     "lenet5_1998": LeNet5Of1998,
+    "inception_v3": InceptionV3,
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),

@@ -1,0 +1,1 @@
+"""Reading public weights into the models, and files of tensors."""
