@@ -15,7 +15,7 @@ def write(directory: Path, step: int, pixels: np.ndarray) -> None:
 
 
 def gather(directory: Path, path: Path, last: int, frames_per_second: float = 5) -> None:
-    """Makes the animation of the pictures in a directory up to the last step, evenly thinned out where they are many."""
+    """Makes the animation of the pictures in a directory up to the last step, thinned out where they are many."""
     from PIL import Image
 
     files = [f for f in sorted(directory.glob("step_*.png")) if int(f.stem.removeprefix("step_")) <= last]

@@ -40,8 +40,8 @@ class Schedule(NamedTuple):
       log_every: a line of training metrics, the means over the call.
       eval_every: an evaluation; one follows the last step in any case.
       checkpoint_every: a checkpoint; one follows the last step in any case.
-      monitor: the metric that says which checkpoint is best, `test_accuracy`; lower is better where the name ends in one
-        of `LOWER`.
+      monitor: the metric that says which checkpoint is best, `test_accuracy`; lower is better where its name ends in
+        one of `LOWER`.
       patience: stop after so many evaluations without a better one; 0 never stops.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dlfx.ops.convolution import NHWC, conv_general_dilated, im2col
+from dlfx.ops.convolution import NHWC, conv_general_dilated, conv_transpose, im2col
 
 CASES = [
     # images, kernels, strides, padding
@@ -25,6 +25,10 @@ CASES = [
     ((1, 6, 6, 2), (2, 2, 2, 2), (1, 1), ((-1, 0), (0, -1))),
     ((3, 4, 4, 3), (1, 1, 3, 2), (2, 2), "VALID"),
     ((2, 5, 5, 3), (5, 5, 3, 4), (1, 1), "VALID"),
+    ((2, 8, 10, 3), (4, 4, 3, 2), (2, 2), ((1, 1), (1, 1))),
+    ((1, 9, 7, 2), (4, 2, 2, 5), (2, 2), "VALID"),
+    ((2, 6, 6, 33), (3, 3, 33, 40), (1, 1), "SAME"),
+    ((2, 6, 6, 40), (3, 3, 40, 33), (1, 1), "SAME"),
 ]
 SMALL = ((2, 6, 6, 2), (3, 3, 2, 3), (1, 1), "SAME")
 
@@ -172,3 +176,41 @@ def test_accumulates_in_the_type_asked_for() -> None:
     assert wide.dtype == jnp.float32
     np.testing.assert_allclose(wide, expected, rtol=1e-5, atol=1e-5)
     assert conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("channels, features", [(2, 3), (3, 1)])
+@pytest.mark.parametrize("size, stride, padding", [(4, 2, 1), (3, 2, 1), (2, 2, 0), (5, 3, 2), (3, 1, 1), (2, 3, 0)])
+def test_the_transposed_convolution(size: int, stride: int, padding: int, channels: int, features: int) -> None:
+    """By its definition, in a loop; and it is the transpose: the pullback of the convolution with the same kernel."""
+    if size < stride:
+        size = stride
+    x, w = draw(2, 4, 5, channels), draw(size, size, channels, features)
+    found = conv_transpose(x, w, (stride, stride), padding)
+    full = np.zeros((2, stride * 3 + size, stride * 4 + size, features))
+    for i in range(4):
+        for j in range(5):
+            rows, columns = slice(i * stride, i * stride + size), slice(j * stride, j * stride + size)
+            full[:, rows, columns] += np.einsum("bc,uvco->buvo", x[:, i, j], w)
+    close(found, full[:, padding : full.shape[1] - padding, padding : full.shape[2] - padding])
+
+    def convolution(y: jax.Array) -> jax.Array:
+        pads = [(padding, padding)] * 2
+        return lax.conv_general_dilated(y, w.swapaxes(2, 3), (stride, stride), pads, dimension_numbers=NHWC)
+
+    shape = jax.eval_shape(convolution, found).shape
+    if shape == x.shape:
+        close(found, jax.vjp(convolution, jnp.zeros(found.shape))[1](x)[0])
+
+
+def test_the_transposed_convolution_under_vmap_and_twice_differentiated() -> None:
+    x, w = draw(3, 2, 4, 4, 2), draw(3, 4, 4, 2, 3)
+    together = jax.vmap(lambda x, w: conv_transpose(x, w, (2, 2), 1))(x, w)
+    close(together[1], conv_transpose(x[1], w[1], (2, 2), 1))
+
+    def penalty(w: jax.Array) -> jax.Array:
+        slope = jax.grad(lambda x: jnp.sin(conv_transpose(x, w, (2, 2), 1)).sum())(x[0])
+        return (slope**2).sum()
+
+    towards, step = draw(4, 4, 2, 3), 1e-5
+    numeric = (penalty(w[0] + step * towards) - penalty(w[0] - step * towards)) / (2 * step)
+    np.testing.assert_allclose((jax.grad(penalty)(w[0]) * towards).sum(), numeric, rtol=1e-6)
