@@ -1,0 +1,1 @@
+"""Networks that generate: generators and critics, encoders and decoders, flows, denoisers."""
