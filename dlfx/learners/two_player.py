@@ -68,8 +68,8 @@ def two_player(
       generator_loss: (generator's parameters, state, batch, key) to the same.
       critic_optimizer: an optax gradient transformation.
       generator_optimizer: likewise.
-      critic_steps: k. The rows of a batch are k equal parts, one for each of the critic's turns; the generator's turn
-        sees the last one.
+      critic_steps: k. Row r of a batch is for the critic's turn `r mod k`, so that devices which share a batch take the
+        turns that one would; the generator's turn sees the rows of the last one, and has the same key as it.
       clip: after each turn the critic's parameters are clipped to [-clip, clip]; 0: not.
       decay: of the moving average of the generator's parameters, `a <- d a + (1 - d) p` with
         `d = min(decay, (1 + t) / (10 + t))` at step t; 0: none is kept.
@@ -113,13 +113,14 @@ def two_player(
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(critic_steps + 1))
-        parts = jax.tree.map(lambda x: x.reshape(critic_steps, -1, *x.shape[1:]), batch)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(critic_steps))
+        # The generator meets the noise of the critic's last turn: what it makes of that is then computed once.
+        parts = jax.tree.map(lambda x: x.reshape(-1, critic_steps, *x.shape[1:]).swapaxes(0, 1), batch)
         last = jax.tree.map(lambda x: x[-1], parts)
         if critic_steps == 1:
             state, critics = critics_turn(state, last, keys[0])
         else:
-            state, turns = jax.lax.scan(lambda s, part: critics_turn(s, *part), state, (parts, keys[:-1]))
+            state, turns = jax.lax.scan(lambda s, part: critics_turn(s, *part), state, (parts, keys))
             critics = jax.tree.map(lambda x: x[-1], turns)
         generator, _, value, norm, metrics = turn(
             generator_loss, generator_optimizer, state.generator, state, last, keys[-1]
