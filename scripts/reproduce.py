@@ -36,6 +36,9 @@ class Row(NamedTuple):
 
 LENET, RESNET = "models/classification/lenet.py", "models/classification/resnet.py"
 TABULAR = "learners/tabular"
+AUTOENCODERS, PRETRAINED = "learners/autoencoder.py", "learners/layerwise.py"
+GAN, VAE, VQVAE = "learners/gan.py", "learners/vae.py", "learners/vqvae.py"
+PIX2PIX, CYCLEGAN = "learners/pix2pix.py", "learners/cyclegan.py"
 DQN, PG = "learners/dqn.py", "learners/policy_gradient.py"
 MINATAR = "Young and Tian 2019"
 NOT_RUN = "not run: needs CIFAR-10 and a GPU"
@@ -55,7 +58,114 @@ def agent(system: str, paper: str, file: str, recipe: str, seeds: int) -> Row:
     return Row(system, paper, file, recipe, seeds, "eval_return", "greedy return", population=True)
 
 
+def unit(system: str, recipe: str, metric: str, says: str) -> Row:
+    """A row of the perceptron."""
+    return Row(system, "Rosenblatt 1958", "learners/perceptron.py", f"perceptron/{recipe}", 1, metric, says, 0)
+
+
+def trained(system: str, paper: str, file: str, recipe: str, seeds: int) -> Row:
+    """A row of classifiers that train as one population."""
+    return Row(system, paper, file, recipe, seeds, population=seeds > 1)
+
+
+def squeezed(system: str, paper: str, recipe: str) -> Row:
+    """A row of the autoencoders: the mean squared error of a test pixel."""
+    return Row(
+        system, paper, AUTOENCODERS, f"autoencoder/{recipe}", 3, "test_pixel_error", "pixel error", 4, population=True
+    )
+
+
+def bounded(
+    system: str, paper: str, file: str, recipe: str, seeds: int = 3, metric: str = "test_loss", data: str = ""
+) -> Row:
+    """A row of the variational autoencoders: minus the bound, in nats a test image."""
+    says = "-ELBO" if metric == "test_loss" else "-IWAE bound"
+    return Row(system, paper, file, f"vae/{recipe}", seeds, metric, says, 2, population=seeds > 1, data=data)
+
+
+def ring(system: str, paper: str, recipe: str) -> Row:
+    """A row of GANs in the plane: the share of samples within three standard deviations of a mode."""
+    return Row(system, paper, GAN, f"gan/{recipe}", 10, "eval_quality", "high-quality share", 3, population=True)
+
+
+def translated(system: str, paper: str, file: str, recipe: str, data: str = "") -> Row:
+    """A row of translations: the mean absolute error of a test pixel against the true image, never trained on."""
+    recipe = f"image_to_image/{recipe}"
+    return Row(system, paper, file, recipe, 1, "test_error", "error", 4, data=data)
+
+
 ROWS = [
+    unit("The notes' perceptron", "notes", "convergence_step", "last correction"),
+    unit("Perceptron on XOR", "xor", "train_errors", "rows wrong"),
+    unit("Pocket perceptron, overlapping clouds", "pocket", "train_errors", "rows wrong of 60"),
+    trained(
+        "MLP by hand-written backpropagation, mini-batches",
+        "Rumelhart et al. 1986",
+        "ops/backprop.py",
+        "mlp/digits_minibatch",
+        8,
+    ),
+    trained("... by batch gradient descent", "Rumelhart et al. 1986", "ops/backprop.py", "mlp/digits_batch", 8),
+    trained(
+        "... by stochastic gradient descent", "Robbins and Monro 1951", "ops/backprop.py", "mlp/digits_stochastic", 8
+    ),
+    trained(
+        "Six sigmoid layers, pretrained one by one", "Bengio et al. 2007", PRETRAINED, "pretraining/digits_sigmoid", 5
+    ),
+    trained("... from random weights", "Bengio et al. 2007", PRETRAINED, "pretraining/digits_sigmoid_random", 5),
+    trained(
+        "Six layers of ReLU and batch norm, pretrained", "Bengio et al. 2007", PRETRAINED, "pretraining/digits_relu", 5
+    ),
+    trained("... from random weights", "Bengio et al. 2007", PRETRAINED, "pretraining/digits_relu_random", 5),
+    squeezed("Linear autoencoder, code 8", "Baldi and Hornik 1989", "digits_linear"),
+    squeezed("Deep autoencoder, code 2", "Hinton and Salakhutdinov 2006", "digits_plain"),
+    squeezed("Denoising autoencoder", "Vincent et al. 2008", "digits_denoising"),
+    squeezed("Sparse autoencoder", "Ng 2011", "digits_sparse"),
+    squeezed("Contractive autoencoder", "Rifai et al. 2011", "digits_contractive"),
+    squeezed("Convolutional autoencoder, code 16", "Masci et al. 2011", "digits_convolutional"),
+    bounded("VAE on digits", "Kingma and Welling 2013", VAE, "digits"),
+    bounded("VAE 784-500-20 on MNIST", "Kingma and Welling 2013", VAE, "mnist", 1, data="mnist"),
+    bounded("Convolutional VAE on MNIST", "Kingma and Welling 2013", VAE, "mnist_best", 1, data="mnist"),
+    bounded("Conditional VAE on digits", "Sohn et al. 2015", VAE, "digits_conditional"),
+    bounded("Convolutional IWAE on digits", "Burda et al. 2015", VAE, "digits_conv"),
+    bounded("VQ-VAE on digits", "van den Oord et al. 2017", VQVAE, "digits_vq"),
+    ring("GAN with R1 on a ring of 8 Gaussians", "Mescheder et al. 2018", "ring"),
+    ring("Minimax GAN on the ring", "Goodfellow et al. 2014", "ring_minimax"),
+    ring("GAN with R1 on a grid of 25 Gaussians", "Mescheder et al. 2018", "grid25"),
+    Row(
+        "DCGAN on digits",
+        "Radford et al. 2015",
+        GAN,
+        "gan/digits",
+        1,
+        "eval_pixel_distance",
+        "pixel Frechet distance",
+        3,
+    ),
+    Row(
+        "WGAN-GP on digits",
+        "Gulrajani et al. 2017",
+        GAN,
+        "gan/digits_wgan_gp",
+        1,
+        "eval_pixel_distance",
+        "pixel Frechet distance",
+        3,
+    ),
+    Row(
+        "DCGAN on MNIST",
+        "Radford et al. 2015",
+        GAN,
+        "gan/mnist",
+        1,
+        "eval_pixel_distance",
+        "pixel Frechet distance",
+        3,
+        data="mnist",
+    ),
+    translated("pix2pix, outlines to digits", "Isola et al. 2016", PIX2PIX, "edges"),
+    translated("pix2pix, turned faces to the front", "Isola et al. 2016", PIX2PIX, "frontalisation"),
+    translated("CycleGAN, noisy digits to clean ones", "Zhu et al. 2017", CYCLEGAN, "noise"),
     Row("LeNet-5 on digits", "LeCun et al. 1998", LENET, "cnn/lenet5_digits", 8, population=True),
     Row("LeNet-5 on MNIST", "LeCun et al. 1998", LENET, "cnn/lenet5_mnist", 3, data="mnist"),
     Row("ResNet-20 on digits", "He et al. 2015", RESNET, "cnn/resnet20_digits", 3),

@@ -23,7 +23,8 @@ def test_a_recipe_sets_flags_that_exist(recipe, load):
 
 def test_the_readme_names_what_is_there():
     text = (ROOT / "README.md").read_text()
-    for recipe in re.findall(r"`((?:cnn|dqn|policy_gradient|rl_tabular)/\w+)`", text):
+    names = "|".join(sorted({recipe.parent.name for recipe in RECIPES}))
+    for recipe in re.findall(rf"`((?:{names})/\w+)`", text):
         assert (ROOT / "experiments" / "flagfiles" / f"{recipe}.flags").exists() or recipe.endswith("/NAME"), recipe
     for path in re.findall(r"`((?:dlfx|scripts|experiments|\.ci|docs)/[\w./-]+)`", text) + re.findall(
         r"\]\((\S+?)\)", text
