@@ -31,7 +31,8 @@ def gan(
     """The learner of a generative adversarial network.
 
     One step is `critic_steps` turns of the critic, each on its own real and generated examples, then one of the
-    generator, whose examples are new ones. Generated examples take the labels of the real ones.
+    generator, on those that the critic has seen last: made once, they serve both. Generated examples take the labels
+    of the real ones.
 
     Args:
       generator: a Linen module; `apply(variables, latents [B, latent], labels [B] or None, train=bool)` gives examples.
@@ -96,7 +97,7 @@ def gan(
         return loss, two_player.Turn(extra, None, metrics)
 
     def generator_loss(params: Any, state: two_player.State, batch: Batch, key: Key) -> tuple[Array, two_player.Turn]:
-        fake, extra = generate(params, state.generator.extra, batch, jax.random.fold_in(key, 2))
+        fake, extra = generate(params, state.generator.extra, batch, jax.random.fold_in(key, 0))
         logits, _ = judge(state.critic.params, state.critic.extra, fake, batch)
         return game.generator(logits), two_player.Turn(extra, None, {})
 
