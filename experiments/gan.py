@@ -16,7 +16,7 @@ from absl import flags
 
 from dlfx.data import densities, sources
 from dlfx.learners import gan
-from dlfx.losses.adversarial import GAMES
+from dlfx.losses.adversarial import GAMES, PROBABILITIES
 from dlfx.models.generative.gan import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 from dlfx.training import loop, mesh
 from dlfx.types import Array, Stream, UserError
@@ -198,7 +198,7 @@ def run(session: common.Session) -> None:
 
 def probabilities() -> bool:
     """Whether D is a probability in this game."""
-    return FLAGS.loss in ("minimax", "non_saturating")
+    return FLAGS.loss in PROBABILITIES
 
 
 def judgement(session: common.Session, data: Data) -> tuple[gan_evaluation.Judge, tuple[np.ndarray, np.ndarray] | None]:

@@ -54,6 +54,7 @@ def of_images(
         spaces["frechet"] = lambda images: in_chunks(features, images)
     references = {name: features_of(test) for name, features_of in spaces.items()}
     floors = {f"{n}_floor": frechet.frechet_distance_of(f(train), references[n]) for n, f in spaces.items()}
+
     def judge(images: np.ndarray, labels: np.ndarray | None) -> Scores:
         seen = {name: features_of(images) for name, features_of in spaces.items()}
         scores = {f"{n}_distance": frechet.frechet_distance_of(x, references[n]) for n, x in seen.items()}

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlfx.data import densities
 from dlfx.training import figures, rundir
-from experiments import common, seeds, snapshots
+from experiments import common, players, snapshots
 
 SHEET = 64  # images of a picture of samples
 FRAME = 160  # side of a panel of points, in pixels
@@ -42,7 +42,7 @@ def draw(
       probabilities: whether D is one.
     """
     rows = rundir.read_metrics(session.path)
-    players(directory / "players.png", rows, session.seeds, probabilities)
+    players.curves(directory / "players.png", rows, session.seeds, probabilities)
     snapshots.gather(directory / "samples", directory / "samples.gif", last)
     if mixture:
         scatter(directory / "samples.png", make(latents[:2000], None), mixture, session.seeds)
@@ -55,39 +55,6 @@ def last_training_row(session: common.Session) -> dict[str, Any]:
     """The last line of training metrics, empty if there is none."""
     rows = [row for row in rundir.read_metrics(session.path) if row["split"] == "train"]
     return rows[-1] if rows else {}
-
-
-def players(path: Path, rows: list[dict[str, Any]], run_seeds: tuple[int, ...], probabilities: bool) -> None:
-    """The losses of both players, and what the critic says of real and generated examples, over the steps."""
-    figure = figures.new_figure(10.5, 3.8)
-    left, right = figure.subplots(1, 2)
-    curves = (
-        (left, "critic_loss", "critic", "#4477aa"),
-        (left, "generator_loss", "generator", "#ee6677"),
-        (right, "d_real", "D(x), real", "#4477aa"),
-        (right, "d_fake", "D(G(z)), generated", "#ee6677"),
-    )
-    for axes, name, label, color in curves:
-        steps, values = seeds.by_seed(rows, "train", name, run_seeds)
-        if not len(steps):
-            continue
-        axes.plot(steps, values.mean(0), color=color, label=label, linewidth=1.4)
-        if len(values) > 1:
-            axes.plot(steps, values.T, color=color, alpha=0.25, linewidth=0.6)
-    if probabilities:
-        right.axhline(0.5, color="black", linestyle=":", linewidth=1, label="equilibrium, 1/2")
-        right.set_ylim(0, 1)
-    else:
-        (steps, real), (_, fake) = (seeds.by_seed(rows, "train", name, run_seeds) for name in ("d_real", "d_fake"))
-        right.plot(steps, (real - fake).mean(0), color="black", linestyle="--", linewidth=1, label="their difference")
-    members = f", mean of {len(run_seeds)} seeds" if len(run_seeds) > 1 else ""
-    left.set(xlabel="step", ylabel="loss", title=f"losses of the players{members}")
-    ylabel = "probability of being real" if probabilities else "output of the critic"
-    right.set(xlabel="step", ylabel=ylabel, title=f"what the critic says{members}")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figures.save(figure, path)
 
 
 def scatter(path: Path, points: np.ndarray, mixture: densities.Mixture, run_seeds: tuple[int, ...]) -> None:

@@ -1,6 +1,6 @@
 """Trains a network to turn images into others: pix2pix from pairs, or CycleGAN from two sets without any.
 
-python -m experiments.image_to_image --flagfile=experiments/flagfiles/image_to_image/slant.flags
+python -m experiments.image_to_image --flagfile=experiments/flagfiles/image_to_image/noise.flags
 python -m experiments.image_to_image --method=pix2pix --task=edges
 python -m experiments.image_to_image --dataset=digits --target=faces --image_size=24
 """
@@ -18,7 +18,7 @@ from absl import flags
 from dlfx.data import pairs, sources
 from dlfx.learners.cyclegan import cyclegan
 from dlfx.learners.pix2pix import pix2pix
-from dlfx.losses.adversarial import GAMES
+from dlfx.losses.adversarial import GAMES, PROBABILITIES
 from dlfx.models.generative.translation import PatchCritic, ResNetGenerator, UNet
 from dlfx.training import evaluation, figures, loop, mesh, processes, rundir
 from dlfx.types import Array, Learner, UserError
@@ -29,7 +29,7 @@ SHOWN = 8  # images in a picture
 
 with group("Translation"):
     flags.DEFINE_enum("method", "cyclegan", ["pix2pix", "cyclegan"], "with pairs, or without")
-    flags.DEFINE_enum("task", "slant", list(pairs.TASKS), "what the pairs are that are made of the images")
+    flags.DEFINE_enum("task", "noise", list(pairs.TASKS), "what the pairs are that are made of the images")
     flags.DEFINE_string("target", "", "the data set to translate --dataset into, instead of --task; without pairs")
     flags.DEFINE_enum("generator", "auto", ["auto", "unet", "resnet"], "auto: unet for pix2pix, resnet for cyclegan")
     flags.DEFINE_integer("features", 16, "channels of the generators' widest images", lower_bound=1)
@@ -44,6 +44,7 @@ with group("Translation"):
     flags.DEFINE_float("learning_rate", 2e-4, "of both players, falling to 0 over the second half", lower_bound=0.0)
 FLAGS.set_default("image_size", 16)
 FLAGS.set_default("batch_size", 16)
+FLAGS.set_default("epochs", 20)
 
 
 class Sides(NamedTuple):
@@ -93,6 +94,13 @@ def make_generator(session: common.Session, channels: int) -> Any:
     return ResNetGenerator(channels, FLAGS.features, FLAGS.blocks, **types)
 
 
+def game() -> str:
+    """The game of the flags."""
+    if FLAGS.game != "auto":
+        return FLAGS.game
+    return "non_saturating" if FLAGS.method == "pix2pix" else "least_squares"
+
+
 def make_learner(session: common.Session, steps: int, channels: tuple[int, int]) -> tuple[Learner, Any, Any]:
     """(the learner of the flags, its generator from a to b, the one back or None)."""
     critic: Any = PatchCritic(
@@ -106,9 +114,13 @@ def make_learner(session: common.Session, steps: int, channels: tuple[int, int])
     optimizers = optax.adam(rate, b1=0.5), optax.adam(rate, b1=0.5)
     there: Any = make_generator(session, channels[1])
     if FLAGS.method == "pix2pix":
-        game = FLAGS.game if FLAGS.game != "auto" else "non_saturating"
         learner = pix2pix(
-            there, critic, *optimizers, distance_weight=FLAGS.distance_weight, game=game, axis_name=session.axis_name
+            there,
+            critic,
+            *optimizers,
+            distance_weight=FLAGS.distance_weight,
+            game=game(),
+            axis_name=session.axis_name,
         )
         return learner, there, None
     back: Any = make_generator(session, channels[0])
@@ -120,7 +132,7 @@ def make_learner(session: common.Session, steps: int, channels: tuple[int, int])
         cycle_weight=FLAGS.cycle_weight,
         identity_weight=FLAGS.identity_weight if channels[0] == channels[1] else 0.0,
         buffer_size=FLAGS.buffer_size,
-        game=FLAGS.game if FLAGS.game != "auto" else "least_squares",
+        game=game(),
         axis_name=session.axis_name,
     )
     return learner, there, back
@@ -212,11 +224,12 @@ def sheet(test_a: np.ndarray, test_b: np.ndarray, made: dict[str, Any], paired: 
 def draw_figures(directory: Path, session: common.Session, last: int, data: Sides, made: dict[str, Any]) -> None:
     """The translations of some test images with what each row is, how they came about, and both players' curves."""
     snapshots.gather(directory / "translations", directory / "translations.gif", last)
-    players.curves(directory / "players.png", rundir.read_metrics(session.path), session.path.name)
+    rows = rundir.read_metrics(session.path)
+    players.curves(directory / "players.png", rows, session.seeds, game() in PROBABILITIES)
     pixels = sheet(data.test_a, data.test_b, made, data.paired)
     names = ["input a", "made of a"] + (["true b"] if data.paired else [])
-    names += ["a, there and back", "input b", "made of b"] if "cycle" in made else []
-    figure = figures.new_figure(pixels.shape[1] / 90 + 1.4, pixels.shape[0] / 90 + 0.4)
+    names += ["there and back", "input b", "made of b"] if "cycle" in made else []
+    figure = figures.new_figure(pixels.shape[1] / 90 + 1.8, pixels.shape[0] / 90 + 0.4)
     axes = figure.subplots()
     axes.imshow(pixels)
     middle = (np.arange(len(names)) + 0.5) * pixels.shape[0] / len(names)

@@ -105,6 +105,7 @@ GAMES = {
     "hinge": Game(hinge_critic, wasserstein_generator, _number),
     "wasserstein": Game(wasserstein_critic, wasserstein_generator, _number),
 }
+PROBABILITIES = ("minimax", "non_saturating")  # the games whose critic gives the probability of being real
 
 
 def interpolates(real: Array, fake: Array, weights: Array) -> Array:

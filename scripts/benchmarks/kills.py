@@ -20,6 +20,10 @@ RUNS = {
         *(f"--flagfile={FLAGFILES}/dqn/cartpole.flags", "--priority=0.5", "--num_seeds=2", "--env_steps=40000"),
         *("--steps_per_call=100", "--checkpoint_every=200", "--eval_every=1000"),
     ],
+    "gan": [
+        *(f"--flagfile={FLAGFILES}/gan/ring.flags", "--num_seeds=2", "--steps=1500"),
+        *("--checkpoint_every=150", "--eval_every=300"),
+    ],
     "rl_tabular": [
         *(f"--flagfile={FLAGFILES}/rl_tabular/dyna_maze.flags", "--num_seeds=20", "--env_steps=1000000"),
         *("--steps_per_call=50", "--log_every=50", "--checkpoint_every=500"),
