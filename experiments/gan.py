@@ -20,7 +20,7 @@ from dlfx.losses.adversarial import GAMES, PROBABILITIES
 from dlfx.models.generative.gan import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 from dlfx.training import loop, mesh
 from dlfx.types import Array, Stream, UserError
-from experiments import classifiers, common, gan_evaluation, gan_figures, images, snapshots
+from experiments import classifiers, common, gan_figures, images, sample_evaluation, snapshots
 from experiments.common import FLAGS, group
 
 FLAGS.set_default("image_size", 0)
@@ -201,16 +201,18 @@ def probabilities() -> bool:
     return FLAGS.loss in PROBABILITIES
 
 
-def judgement(session: common.Session, data: Data) -> tuple[gan_evaluation.Judge, tuple[np.ndarray, np.ndarray] | None]:
+def judgement(
+    session: common.Session, data: Data
+) -> tuple[sample_evaluation.Judge, tuple[np.ndarray, np.ndarray] | None]:
     """What judges the examples, and of images those to train on with their labels."""
     if data.mixture:
-        return gan_evaluation.of_density(data.mixture), None
+        return sample_evaluation.of_density(data.mixture), None
     with session.clock.phase("data"):
         shape, classes = data.shape, data.num_classes
         judge = classifiers.load(FLAGS.classifier, shape, classes) if FLAGS.classifier else None  # type: ignore[arg-type]
         prepare = images.preparation(session)
-        train, test = (gan_evaluation.pixels(source, prepare) for source in (data.train, data.test) if source)
-        return gan_evaluation.of_images(train[0], *test, judge), train
+        train, test = (sample_evaluation.pixels(source, prepare) for source in (data.train, data.test) if source)
+        return sample_evaluation.of_images(train[0], *test, judge), train
 
 
 Maker = Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray]
@@ -230,7 +232,7 @@ def maker(generator: Any, data: Data, population: bool) -> Maker:
             made = np.asarray(compiled(state, latents[some], None if labels is None else labels[some]))
             return np.moveaxis(made if population else made[None], 0, 1)
 
-        return np.moveaxis(gan_evaluation.in_chunks(rows, np.arange(len(latents))), 1, 0)
+        return np.moveaxis(sample_evaluation.in_chunks(rows, np.arange(len(latents))), 1, 0)
 
     return make
 
@@ -249,7 +251,7 @@ def tell(session: common.Session, result: loop.Result, data: Data) -> None:
         }
         modes = len(data.mixture.centers) if data.mixture else 0
         d_real, d_fake = (last.get(f"{name}{at}", 0.5) for name in ("d_real", "d_fake"))
-        for line in gan_evaluation.complaints(values, d_real, d_fake, probabilities(), modes):
+        for line in sample_evaluation.complaints(values, d_real, d_fake, probabilities(), modes):
             said.append(f"warning: {f'seed {seed}: ' if at else ''}{line}")
     file = session.path / "warnings.txt"
     file.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from dlfx.models.generative import vae as networks
 from dlfx.models.generative.vqvae import VQVAE
 from dlfx.training import evaluation, figures, loop, mesh, rundir
 from dlfx.types import Array, Batch, Key, Learner, State, UserError
-from experiments import common, images, snapshots, vae_figures
+from experiments import classifiers, common, images, sample_evaluation, snapshots, vae_figures
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
@@ -43,6 +43,11 @@ with group("Bound of a VAE"):
     flags.DEFINE_integer("samples", 1, "draws of the latents for an image; more: the importance-weighted bound")
     flags.DEFINE_integer("eval_samples", 0, "draws of the bound iwae_loss in the end; 0: none", lower_bound=0)
     flags.DEFINE_integer("eval_images", 1000, "first test images that it is for; 0: all", lower_bound=0)
+with group("Evaluation"):
+    flags.DEFINE_string(
+        "classifier", "", "a run of experiments.cnn, or weights of Inception-v3: judges samples at the end"
+    )
+    flags.DEFINE_integer("judged", 5000, "samples that it judges", lower_bound=10)
 with group("Codes of a VQ-VAE"):
     flags.DEFINE_integer("codebook", 64, "how many codes there are")
     flags.DEFINE_integer("code_width", 16, "dimensions of a code's vector")
@@ -265,6 +270,16 @@ def numbered(
     return stream._replace(host=host), count
 
 
+def judgement(
+    session: common.Session, train: sources.Source, test: sources.Source, prepare: images.Prepare, shape: Any
+) -> sample_evaluation.Judge:
+    """What judges samples against the test images, by the features of the classifier of the flags."""
+    with session.clock.phase("data"):
+        classifier = classifiers.load(FLAGS.classifier, shape, train.num_classes)
+        known, held = (sample_evaluation.pixels(source, prepare) for source in (train, test))
+        return sample_evaluation.of_images(known[0], *held, classifier)
+
+
 def main(_: Any) -> None:
     with common.begin("vae", f"{FLAGS.kind}-{images.label()}") as session:
         run(session)
@@ -285,6 +300,7 @@ def run(session: common.Session) -> None:
     with session.clock.phase("program"):
         program = mesh.PROGRAMS[FLAGS.parallel](kind.learner, stream, session.mesh, session.seeds)
     sum_test = evaluation.evaluator(program, kind.sums, *numbered(session, program, test, 500, prepare))
+    judge = judgement(session, train, test, prepare, first.shape[1:]) if FLAGS.classifier else None
     noise, album = jax.random.key(0), session.path / "snapshots"
 
     @jax.jit
@@ -310,6 +326,15 @@ def run(session: common.Session) -> None:
         with session.clock.phase("evidence"):
             found = evaluation.means(sum_some(result.state), ("iwae_loss",))["iwae_loss"]
         result = result._replace(metrics={**result.metrics, "test_iwae_loss": rundir.spread(found)})
+    if judge:
+        many = jax.jit(lambda state: kind.samples(state, FLAGS.judged, noise))
+        members = [jax.tree.map(lambda x, i=i: x[i], result.state) for i in range(len(session.seeds))]
+        scores = [
+            judge(np.asarray(many(m), np.float32), None) for m in (members if program.population else [result.state])
+        ]
+        told = {f"samples_{name}": np.array([score[name] for score in scores]) for name in scores[0]}
+        spreads = {name: rundir.spread(of if program.population else of[0]) for name, of in told.items()}
+        result = result._replace(metrics={**result.metrics, **spreads})
 
     pixels = sheet(result.state)
 

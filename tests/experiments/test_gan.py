@@ -148,7 +148,7 @@ def test_clip_goes_with_any_game(gan, tmp_path):
 
 def test_what_went_wrong_is_said(load):
     load("gan")
-    from experiments.gan_evaluation import complaints
+    from experiments.sample_evaluation import complaints
 
     good = {"quality": 0.95, "modes": 8.0}
     assert complaints(good, 0.5, 0.5, True, 8) == []
@@ -168,7 +168,7 @@ def test_what_went_wrong_is_said(load):
 def test_points_are_judged_by_their_modes(load):
     load("gan")
     from dlfx.data import densities
-    from experiments.gan_evaluation import of_density
+    from experiments.sample_evaluation import of_density
 
     ring = densities.ring()
     judge = of_density(ring)
@@ -183,7 +183,7 @@ def test_points_are_judged_by_their_modes(load):
 def test_images_are_judged_against_the_test_images(load):
     load("gan")
     from experiments.classifiers import Classifier
-    from experiments.gan_evaluation import of_images
+    from experiments.sample_evaluation import of_images
 
     rng = np.random.default_rng(0)
     labels = np.arange(200, dtype=np.int32) % 2

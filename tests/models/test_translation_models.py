@@ -15,10 +15,10 @@ def count(module, *shape):
 
 
 def test_parameters_of_the_papers_networks():
-    """Counted by hand from the papers' tables of layers: kernels, biases, and the scale and offset of each norm."""
+    """Counted by hand from the papers' tables of layers: kernels, and the scale and offset of a norm or a bias."""
 
     def conv(k, i, o, norm=True):
-        return k * k * i * o + o + 2 * o * norm
+        return k * k * i * o + (2 * o if norm else o)
 
     resnet = conv(7, 3, 64) + conv(3, 64, 128) + conv(3, 128, 256) + 9 * 2 * conv(3, 256, 256)
     resnet += conv(4, 256, 128) + conv(4, 128, 64) + conv(7, 64, 3, norm=False)

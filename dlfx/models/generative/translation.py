@@ -14,7 +14,10 @@ normal = nn.initializers.normal(0.02)
 
 
 def _layers(dtype: Any, param_dtype: Any) -> tuple[Any, Any, Any]:
-    """Convolution, transposed convolution and instance norm, to be finished with what differs."""
+    """Convolution, transposed convolution and instance norm, to be finished with what differs.
+
+    A bias before a norm would be taken away by it again, and its gradient be nothing but rounding: there is none.
+    """
     types = {"dtype": dtype, "param_dtype": param_dtype}
     conv = partial(nn.Conv, kernel_init=normal, conv_general_dilated=conv_general_dilated, **types)
     up = partial(ConvTranspose, kernel_init=normal, **types)
@@ -65,13 +68,15 @@ class UNet(nn.Module):
         widths = [self.features * min(8, 2**i) for i in range(self.depth)]
         x, skips = images, []
         for i, width in enumerate(widths):
-            x = conv(width, (4, 4), strides=2, padding=1, name=f"down{i}")(nn.leaky_relu(x, 0.2) if i else x)
-            if 0 < i < self.depth - 1:
+            normed = 0 < i < self.depth - 1
+            down = conv(width, (4, 4), strides=2, padding=1, use_bias=not normed, name=f"down{i}")
+            x = down(nn.leaky_relu(x, 0.2) if i else x)
+            if normed:
                 x = norm(name=f"down_norm{i}")(x)
             skips.append(x)
         for i in reversed(range(self.depth)):
             width = widths[i - 1] if i else self.channels
-            x = up(width, (4, 4), padding=1, name=f"up{i}")(nn.relu(x))
+            x = up(width, (4, 4), padding=1, use_bias=not i, name=f"up{i}")(nn.relu(x))
             if i:
                 x = norm(name=f"up_norm{i}")(x)
                 if i > self.depth - 4:
@@ -113,17 +118,18 @@ class ResNetGenerator(nn.Module):
         def reflected(x: Array, by: int) -> Array:
             return jnp.pad(x, ((0, 0), (by, by), (by, by), (0, 0)), "reflect")
 
+        plain, grow = partial(conv, use_bias=False), partial(up, use_bias=False)
         f = self.features
-        x = nn.relu(norm(name="norm1")(conv(f, (7, 7), padding=0, name="conv1")(reflected(images, 3))))
-        x = nn.relu(norm(name="norm2")(conv(2 * f, (3, 3), strides=2, padding=1, name="conv2")(x)))
-        x = nn.relu(norm(name="norm3")(conv(4 * f, (3, 3), strides=2, padding=1, name="conv3")(x)))
+        x = nn.relu(norm(name="norm1")(plain(f, (7, 7), padding=0, name="conv1")(reflected(images, 3))))
+        x = nn.relu(norm(name="norm2")(plain(2 * f, (3, 3), strides=2, padding=1, name="conv2")(x)))
+        x = nn.relu(norm(name="norm3")(plain(4 * f, (3, 3), strides=2, padding=1, name="conv3")(x)))
         for i in range(self.blocks):
-            y = conv(4 * f, (3, 3), padding=0, name=f"block{i}_conv1")(reflected(x, 1))
+            y = plain(4 * f, (3, 3), padding=0, name=f"block{i}_conv1")(reflected(x, 1))
             y = nn.relu(norm(name=f"block{i}_norm1")(y))
-            y = conv(4 * f, (3, 3), padding=0, name=f"block{i}_conv2")(reflected(y, 1))
+            y = plain(4 * f, (3, 3), padding=0, name=f"block{i}_conv2")(reflected(y, 1))
             x = x + norm(name=f"block{i}_norm2")(y)
-        x = nn.relu(norm(name="norm4")(up(2 * f, (4, 4), padding=1, name="up1")(x)))
-        x = nn.relu(norm(name="norm5")(up(f, (4, 4), padding=1, name="up2")(x)))
+        x = nn.relu(norm(name="norm4")(grow(2 * f, (4, 4), padding=1, name="up1")(x)))
+        x = nn.relu(norm(name="norm5")(grow(f, (4, 4), padding=1, name="up2")(x)))
         return jnp.tanh(conv(self.channels, (7, 7), padding=0, name="output")(reflected(x, 3)))
 
 
@@ -160,6 +166,7 @@ class PatchCritic(nn.Module):
         x = images
         for i in range(self.layers + 1):
             strides = 2 if i < self.layers else 1
-            x = conv(self.features * min(8, 2**i), (4, 4), strides=strides, padding=1, name=f"conv{i}")(x)
+            width = self.features * min(8, 2**i)
+            x = conv(width, (4, 4), strides=strides, padding=1, use_bias=i == 0, name=f"conv{i}")(x)
             x = nn.leaky_relu(norm(name=f"norm{i}")(x) if i else x, 0.2)
         return conv(1, (4, 4), padding=1, name="output")(x)[..., 0]
