@@ -328,10 +328,10 @@ def run(session: common.Session) -> None:
         result = result._replace(metrics={**result.metrics, "test_iwae_loss": rundir.spread(found)})
     if judge:
         many = jax.jit(lambda state: kind.samples(state, FLAGS.judged, noise))
-        members = [jax.tree.map(lambda x, i=i: x[i], result.state) for i in range(len(session.seeds))]
-        scores = [
-            judge(np.asarray(many(m), np.float32), None) for m in (members if program.population else [result.state])
-        ]
+        members = [result.state]
+        if program.population:
+            members = [jax.tree.map(lambda x, i=i: x[i], result.state) for i in range(len(session.seeds))]
+        scores = [judge(np.asarray(many(member), np.float32), None) for member in members]
         told = {f"samples_{name}": np.array([score[name] for score in scores]) for name in scores[0]}
         spreads = {name: rundir.spread(of if program.population else of[0]) for name, of in told.items()}
         result = result._replace(metrics={**result.metrics, **spreads})

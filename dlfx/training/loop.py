@@ -190,7 +190,8 @@ def train(
     watch = Stopwatch(clock)
     pending: tuple[int, int, Any] | None = None
     end, stop = begin, info["stopped"]
-    calls = range(0) if stop else range(begin // length, -(-steps // length))
+    # The last call may be a short one: then the last step is on no multiple, and must not be gone through again.
+    calls = range(0) if stop or begin >= steps else range(begin // length, -(-steps // length))
     with _signals() as received, contextlib.closing(show), contextlib.ExitStack() as profiling:
         batches = iter(stream.prefetch(load, calls))
         for call in calls:

@@ -65,6 +65,14 @@ def test_a_run_cut_off_anywhere_ends_in_the_same_bits(tmp_path, learner, stream,
         assert got.best == wanted.best
 
 
+def test_a_run_cut_off_after_its_last_step_takes_no_more(tmp_path, learner, stream):
+    """Also where the last call was a short one, of 2 steps out of 5."""
+    first, _ = go(tmp_path, learner, stream, steps=17, steps_per_call=5)
+    again, _ = go(tmp_path, learner, stream, steps=17, steps_per_call=5)
+    assert again.step == 17 and again.metrics == first.metrics and again.best == first.best
+    jax.tree.map(np.testing.assert_array_equal, again.arrays, first.arrays)
+
+
 def test_k_steps_a_call_equal_single_steps(tmp_path, learner, stream):
     results = [go(tmp_path / str(k), learner, stream, steps_per_call=k)[0].arrays for k in (1, 4, 5, 100)]
     for other in results[1:]:
