@@ -180,5 +180,5 @@ def test_profile_tells_where_the_time_went(cnn, tmp_path):
 def test_help_is_grouped_and_complete(cnn):
     done = cnn("--help")
     assert done.code == 0
-    assert re.findall(r"^(\w[\w ]+):$", done.out, re.M) == ["Run", "Devices", "Optimizer", "Data", "Model and training"]
+    assert re.findall(r"^(\w[\w ]+):$", done.out, re.M) == ["Run", "Devices", "Data", "Optimizer", "Model and training"]
     assert "--batch_size=128" in done.out and "(jit|pmap)" in done.out and "lenet5_1998" in done.out
