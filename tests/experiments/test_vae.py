@@ -107,3 +107,19 @@ def test_codes(vae, tmp_path, options):
 def test_a_mistake_is_told_in_one_line(vae, tmp_path, arguments, words):
     done = vae(f"--workdir={tmp_path}", "--steps=8", "--batch_size=64", *arguments, base=[])
     assert done.code == 2 and done.err.count("\n") == 1 and words in done.err
+
+
+def test_a_classifier_judges_the_samples(load, experiment, tmp_path):
+    load("cnn")
+    seen = ["--model=lenet5", "--image_size=16", "--steps=8", "--eval_every=8", f"--workdir={tmp_path / 'cnn'}"]
+    assert experiment("cnn", *seen).code == 0
+    load("vae")
+    judged = [*TINY, "--steps=8", f"--classifier={tmp_path / 'cnn'}", "--judged=40"]
+    for members in (1, 2):
+        path = tmp_path / f"{members}"
+        done = experiment("vae", *judged, f"--num_seeds={members}", f"--workdir={path}")
+        assert done.code == 0, done.err
+        distance = summary(path)["metrics"]["samples_frechet_distance"]
+        assert np.all(np.array(distance["values"] if members == 2 else [distance]) > 0)
+    wrong = experiment("vae", *judged, f"--classifier={tmp_path}", f"--workdir={tmp_path / 'wrong'}")
+    assert wrong.code == 2 and len(wrong.err.splitlines()) == 1 and not (tmp_path / "wrong").exists()

@@ -55,8 +55,8 @@ def sigmoid(x):
 
 def test_the_losses_of_pix2pix(batch):
     learner = paired(distance_weight=7.0)
-    state = learner.init(jax.random.key(1), batch)
-    after, metrics = learner.step(state, batch)
+    state = quick(learner.init)(jax.random.key(1), batch)
+    after, metrics = quick(learner.step)(state, batch)
     fake = Pixelwise().apply({"params": state.generator.params}, batch["a"])
 
     def judge(player, image):
@@ -74,9 +74,9 @@ def test_the_losses_of_pix2pix(batch):
 
 def test_the_losses_of_cyclegan(batch):
     learner = unpaired(cycle_weight=3.0, identity_weight=2.0, buffer_size=0)
-    state = learner.init(jax.random.key(1), batch)
+    state = quick(learner.init)(jax.random.key(1), batch)
     assert state.memory is None
-    after, metrics = learner.step(state, batch)
+    after, metrics = quick(learner.step)(state, batch)
     a, b = np.asarray(batch["a"]), np.asarray(batch["b"])
 
     def there(x):

@@ -7,6 +7,7 @@ import pytest
 
 from dlfx.models.generative.translation import PatchCritic, ResNetGenerator, UNet
 from dlfx.types import UserError
+from tests.compiling import quick
 
 
 def count(module, *shape):
@@ -45,8 +46,8 @@ def test_how_much_a_patch_sees(layers, field):
     critic = PatchCritic(2, layers)
     side = max(2 * field, 2 ** (layers + 2))
     x = jax.random.normal(jax.random.key(0), (1, side, side, 1))
-    variables = critic.init(jax.random.key(1), x)
-    places = critic.apply(variables, x).shape[1]
+    variables = quick(critic.init)(jax.random.key(1), x)
+    places = jax.eval_shape(critic.apply, variables, x).shape[1]
     if layers == 1:  # instance norm spreads every pixel over the image; the convolutions alone do not
         weights = {k: v for k, v in variables["params"].items() if k.startswith(("conv", "output"))}
 
@@ -65,22 +66,24 @@ def test_how_much_a_patch_sees(layers, field):
 def test_unet_sees_by_its_skips_and_its_noise_is_dropout():
     unet = UNet(1, 4, 3)
     x = jax.random.normal(jax.random.key(0), (2, 16, 8, 1))
-    variables = unet.init(jax.random.key(1), x)
-    still = unet.apply(variables, x)
+    variables = quick(unet.init)(jax.random.key(1), x)
+    still = quick(unet.apply)(variables, x)
     assert still.shape == x.shape and jnp.abs(still).max() <= 1
-    noisy = [unet.apply(variables, x, train=True, rngs={"dropout": jax.random.key(i)}) for i in (2, 2, 3)]
+    dropped = quick(lambda key: unet.apply(variables, x, train=True, rngs={"dropout": key}))
+    noisy = [dropped(jax.random.key(i)) for i in (2, 2, 3)]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert not np.array_equal(noisy[0], noisy[2])
     blocked = jax.tree_util.tree_map_with_path(
         lambda path, leaf: jnp.zeros_like(leaf) if "up2" in str(path) else leaf, variables
     )
-    assert jnp.abs(jax.grad(lambda x: unet.apply(blocked, x).sum())(x)).sum() > 0, "past the waist it still sees x"
+    slope = quick(jax.grad(lambda x: unet.apply(blocked, x).sum()))(x)
+    assert jnp.abs(slope).sum() > 0, "past the waist it still sees x"
 
 
 def test_resnet_generator_keeps_the_size():
     generator = ResNetGenerator(3, 4, 1)
     x = jax.random.normal(jax.random.key(0), (2, 12, 8, 1))
-    y, _ = generator.init_with_output(jax.random.key(1), x)
+    y, _ = quick(generator.init_with_output)(jax.random.key(1), x)
     assert y.shape == (2, 12, 8, 3) and jnp.abs(y).max() <= 1
 
 
