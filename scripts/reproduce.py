@@ -97,7 +97,7 @@ def translated(system: str, paper: str, file: str, recipe: str, data: str = "") 
 ROWS = [
     unit("The notes' perceptron", "notes", "convergence_step", "last correction"),
     unit("Perceptron on XOR", "xor", "train_errors", "rows wrong"),
-    unit("Pocket perceptron, overlapping clouds", "pocket", "train_errors", "rows wrong of 60"),
+    unit("Pocket perceptron, overlapping clouds", "pocket", "train_errors", "rows wrong (of 60)"),
     trained(
         "MLP by hand-written backpropagation, mini-batches",
         "Rumelhart et al. 1986",

@@ -158,3 +158,15 @@ def test_a_set_whose_files_are_gone_is_refused(tiny):
 def test_the_neighbours_of_a_missing_set_are_named(tiny):
     with pytest.raises(UserError, match="it holds tiny"):
         sources.load("tfds:mnist", str(tiny.parent.parent))
+
+
+def test_faces_are_there_with_scikit_image_and_asked_for_without(monkeypatch):
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "skimage.data", None)
+        with pytest.raises(UserError, match="faces needs scikit-image"):
+            sources.load("faces")
+    pytest.importorskip("skimage")
+    train, test = sources.load("faces")
+    assert (train.size, test.size, train.shape, train.num_classes) == (80, 20, (25, 25, 1), 1)
+    pixels = sources.read_all(train)["image"]
+    assert pixels.dtype == np.float32 and pixels.min() >= 0 and pixels.max() <= 1
