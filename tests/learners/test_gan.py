@@ -103,7 +103,7 @@ def test_statistics_move_in_their_own_players_turns_and_types_stay(batch_norm):
     assert len(traces) == 1 and np.isfinite(metrics["loss"])
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), start)
     assert set(start.generator.extra) == {"batch_stats"}
-    assert set(start.critic.extra) == {"batch_stats"} if batch_norm else {"spectral"}
+    assert set(start.critic.extra) == ({"batch_stats"} if batch_norm else {"spectral"})
     for player in ("generator", "critic"):
         pairs = zip(*(jax.tree.leaves(getattr(s, player).extra) for s in (start, state)), strict=True)
         assert all((a != b).any() for a, b in pairs)
