@@ -51,7 +51,8 @@ def curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
             if f"{name}/std" in line[0]:
                 std = np.array([row[f"{name}/std"] for row in line])
                 axes.fill_between(steps, mean - std, mean + std, color=drawn.get_color(), alpha=0.2, linewidth=0)
-        if name.endswith(("loss", "norm")) and all((row.get(name) or 1) > 0 for row in rows):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if name.endswith(("loss", "norm")) and min(values, default=0) >= 0 < max(values, default=0):
             axes.set_yscale("log")
         axes.set(xlabel="step", title=name)
         axes.grid(alpha=0.3)
