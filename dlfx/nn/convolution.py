@@ -1,12 +1,16 @@
 """Convolutions as layers, beyond those of Linen."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dlfx.ops.convolution import conv_transpose
+from dlfx.ops.convolution import conv_general_dilated, conv_transpose
 from dlfx.types import Array
+
+# Linen's convolution, lowered to what the platform is fast at. Every model takes this one.
+Conv: Any = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 class ConvTranspose(nn.Module):
