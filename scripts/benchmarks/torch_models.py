@@ -13,16 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def scaled(channels: int, width: float) -> int:
-    """So many channels in a network of that width."""
-    return max(1, round(channels * width))
-
-
-def divisible(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of the divisor that loses at most a tenth, as MobileNets round theirs."""
-    nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return nearest + divisor if nearest < 0.9 * channels else nearest
+from scripts.benchmarks.torch_inception import GoogLeNet, InceptionV3, scaled
 
 
 class LeNet5(nn.Module):
@@ -45,7 +36,7 @@ class LeNet5(nn.Module):
 class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        squeezed = max(8, (channels // reduction + 4) // 8 * 8)
+        squeezed = max(1, channels // reduction)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
@@ -57,15 +48,13 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, or 1x1, 3x3 and 1x1; the shortcut projected, or padded with zeros, where shapes differ."""
 
     def __init__(
-        self, inputs: int, planes: int, stride: int, bottleneck: bool, groups: int, base: int, se: bool, padded: bool
+        self, inputs: int, outputs: int, middle: int | None, stride: int, groups: int, se: bool, padded: bool
     ) -> None:
         super().__init__()
-        outputs = planes * (4 if bottleneck else 1)
-        middle = planes * base // 64 * groups
-        if bottleneck:
-            shapes = [(inputs, middle, 1, 1, 1), (middle, middle, 3, stride, groups), (middle, outputs, 1, 1, 1)]
+        if middle is None:
+            shapes = [(inputs, outputs, 3, stride, 1), (outputs, outputs, 3, 1, 1)]
         else:
-            shapes = [(inputs, planes, 3, stride, 1), (planes, planes, 3, 1, 1)]
+            shapes = [(inputs, middle, 1, 1, 1), (middle, middle, 3, stride, groups), (middle, outputs, 1, 1, 1)]
         self.count = len(shapes)
         for i, (a, b, size, step, group) in enumerate(shapes, 1):
             self.add_module(f"conv{i}", nn.Conv2d(a, b, size, step, size // 2, groups=group, bias=False))
@@ -106,18 +95,21 @@ class ResNet(nn.Module):
         width: float = 1.0,
     ) -> None:
         super().__init__()
-        planes = scaled(planes, width)
+        inputs, self.stages = scaled(planes, width), len(blocks)
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        self.conv1 = nn.Conv2d(channels, planes, size, stride, size // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv1 = nn.Conv2d(channels, inputs, size, stride, size // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
-        inputs, self.stages = planes, len(blocks)
         for stage, count in enumerate(blocks):
+            outputs, middle = scaled(planes * 2**stage, width), None
+            if bottleneck:
+                outputs *= 4
+                middle = scaled(planes * 2**stage * base // 64 * groups, width, groups)
             layer = []
             for i in range(count):
                 step = 2 if stage and not i else 1
-                layer.append(ResidualBlock(inputs, planes * 2**stage, step, bottleneck, groups, base, se, padded))
-                inputs = planes * 2**stage * (4 if bottleneck else 1)
+                layer.append(ResidualBlock(inputs, outputs, middle, step, groups, se, padded))
+                inputs = outputs
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layer))
         self.fc = nn.Linear(inputs, num_classes)
 
@@ -145,12 +137,12 @@ class SeparableConv(nn.Module):
 class MobileNetV1(nn.Module):
     def __init__(self, num_classes: int = 10, channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        inputs = divisible(32 * width)
+        inputs = scaled(32, width, 8)
         self.conv_stem = nn.Conv2d(channels, inputs, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inputs)
         stages = []
         for count, features in ((1, 64), (2, 128), (2, 256), (6, 512), (2, 1024)):
-            outputs = divisible(features * width)
+            outputs = scaled(features, width, 8)
             sizes = [inputs, *[outputs] * count]
             strides = [1 if features == 64 else 2, *[1] * (count - 1)]
             stages.append(nn.Sequential(*map(SeparableConv, sizes, sizes[1:], strides)))
@@ -178,7 +170,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     def __init__(self, num_classes: int = 10, channels: int = 3, width: float = 1.0, dropout: float = 0.2) -> None:
         super().__init__()
-        inputs, last = divisible(32 * width), divisible(1280 * max(1.0, width))
+        inputs, last = scaled(32, width, 8), scaled(1280, max(1.0, width), 8)
         layers: list[nn.Module] = [conv_bn_relu6(channels, inputs, 3, 2)]
         table = [
             (1, 16, 1, 1),
@@ -191,7 +183,7 @@ class MobileNetV2(nn.Module):
         ]
         for expansion, features, count, stride in table:
             for i in range(count):
-                outputs = divisible(features * width)
+                outputs = scaled(features, width, 8)
                 layers.append(InvertedResidual(inputs, outputs, 1 if i else stride, expansion))
                 inputs = outputs
         self.features = nn.Sequential(*layers, conv_bn_relu6(inputs, last, 1))
@@ -270,6 +262,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     **{name: partial(VGG, counts) for name, counts in VGGS.items()},
     **{f"{name}_bn": partial(VGG, counts, True) for name, counts in VGGS.items()},
+    "googlenet_bn": GoogLeNet,
+    "inception_v3": InceptionV3,
     **{name: partial(ResNet, **form) for name, form in RESNETS.items()},
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
