@@ -76,4 +76,4 @@ def test_a_batch_that_devices_do_not_divide_is_refused(run_cnn, tmp_path):
 def test_bfloat16_trains_with_float32_parameters(run_cnn, tmp_path):
     done = run_cnn(f"--workdir={tmp_path}", "--precision=bfloat16", base=RESNET)
     assert done.code == 0, done.err
-    assert checkpoints.load_state(tmp_path / "checkpoints")["params/stem_conv/kernel"].dtype == np.float32
+    assert checkpoints.load_state(tmp_path / "checkpoints")["params/conv1/kernel"].dtype == np.float32

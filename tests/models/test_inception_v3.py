@@ -39,7 +39,7 @@ def size(tree: Any) -> int:
     "module, expected, convolutions",
     [
         (InceptionV3(), 23_834_568, 94),
-        (InceptionV3(aux_head=True), 27_161_264, 96),
+        (InceptionV3(aux_heads=True), 27_161_264, 96),
         (InceptionV3(num_classes=1008, fid=True), 23_834_568 + 8 * 2049, 94),
         (InceptionV3(num_classes=10), 23_834_568 - 990 * 2049, 94),
     ],
@@ -72,7 +72,7 @@ def test_the_sizes_of_the_paper(fid: bool) -> None:
 
 
 def test_the_auxiliary_head_speaks_in_training_alone() -> None:
-    module = InceptionV3(num_classes=7, aux_head=True)
+    module = InceptionV3(num_classes=7, aux_heads=True)
     _, variables = abstract(module, 299, 299)
     train = partial(module.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
     (_, features), updated = jax.eval_shape(train, variables, jnp.zeros((2, 299, 299, 3)))
@@ -97,7 +97,7 @@ def test_small_images_are_refused(shape: tuple[int, ...]) -> None:
 def test_dtypes(dtype: Any) -> None:
     with jax.enable_x64(dtype == jnp.float64):
         least32 = jnp.promote_types(dtype, jnp.float32)
-        module = InceptionV3(aux_head=True, dtype=dtype, param_dtype=least32)
+        module = InceptionV3(aux_heads=True, dtype=dtype, param_dtype=least32)
         _, variables = abstract(module, 299, 299)
         (logits, features), updated = jax.eval_shape(
             partial(module.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}),

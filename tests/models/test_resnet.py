@@ -1,5 +1,6 @@
 """ResNet: parameters, shortcuts, batch norm, and the ImageNet form written out in lax."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -10,12 +11,17 @@ import pytest
 from jax import lax
 
 from dlfx.models.classification import MODELS
-from dlfx.models.classification.resnet import Block, ResNet, layers
+from dlfx.models.classification.resnet import ResNet
+from dlfx.nn.conv_norm import conv_and_norm
+from dlfx.nn.residual import ResidualBlock
 from dlfx.types import UserError
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 IMAGENET = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032}
 IMAGENET |= {"resnet101": 44_549_160, "resnet152": 60_192_808}
+IMAGENET |= {"resnext50_32x4d": 25_028_904, "resnext101_32x8d": 88_791_336, "se_resnet50": 28_088_024}
+LAYERS = conv_and_norm(False, jnp.float32, jnp.float32, None)
+CIFAR_FORM: Any = partial(ResNet, small=True, channels=16, shortcut="A")
 CIFAR = {"resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018, "resnet110": 1_727_962}
 
 
@@ -58,7 +64,7 @@ def test_parameters_and_features(name: str, expected: int) -> None:
     )
     assert size(variables["params"]) == expected
     assert logits.shape == (2, 10 if small else 1000)
-    wide = 4 if name in ("resnet50", "resnet101", "resnet152") else 1
+    wide = 1 if name in ("resnet18", "resnet34") or small else 4
     stages = (
         [(32, 16), (16, 32), (8, 64)]
         if small
@@ -70,23 +76,23 @@ def test_parameters_and_features(name: str, expected: int) -> None:
         "pooled": (stages[-1][1],),
     }
     convolutions = [path for path, leaf in jax.tree.leaves_with_path(variables["params"]) if leaf.ndim == 4]
-    weighted = [path for path in convolutions if "shortcut" not in jax.tree_util.keystr(path)]
-    assert len(weighted) + 1 == int(name.removeprefix("resnet"))
+    weighted = [path for path in convolutions if not {"downsample.0", "se"} & {key.key for key in path}]
+    assert len(weighted) + 1 == int(re.findall(r"\d+", name)[0])
 
 
 def test_shortcut_counts() -> None:
     def projection(inputs: int, outputs: int) -> int:
         return inputs * outputs + 2 * outputs  # 1x1, no bias, and the scale and bias of its batch norm
 
-    def make(shortcut: str | None) -> int:
+    def make(shortcut: str) -> int:
         return size(abstract(MODELS["resnet20"](shortcut=shortcut), (1, 8, 8, 3))["params"])
 
     changing = projection(16, 32) + projection(32, 64)
     keeping = 3 * projection(16, 16) + 2 * projection(32, 32) + 2 * projection(64, 64)
-    assert make("A") == make(None) == CIFAR["resnet20"]
+    assert make("A") == make("none") == CIFAR["resnet20"]
     assert make("B") == CIFAR["resnet20"] + changing
     assert make("C") == CIFAR["resnet20"] + changing + keeping
-    with pytest.raises(UserError, match="unknown shortcut 'D' .*A, B, C"):
+    with pytest.raises(UserError, match="unknown shortcut 'D' .*A, B, C, none"):
         make("D")
 
 
@@ -99,20 +105,20 @@ def test_what_a_block_passes_by_its_branch(bottleneck: bool, shortcut: str, stri
     channels_out = 4 * width if bottleneck else width
     if strides == 2:
         channels = channels_out // 2
-    block: Any = Block(width, strides, bottleneck, shortcut, *layers(False, jnp.float32, jnp.float32, None))
+    block: Any = ResidualBlock(channels_out, *LAYERS, strides, width if bottleneck else None, shortcut)
     x = draw(2, 6, 6, channels)
     variables = fill(block, x)
     params, stats = variables["params"], variables["batch_stats"]
-    last = "norm3" if bottleneck else "norm2"
+    last = "bn3" if bottleneck else "bn2"
     params[last] = {"scale": 0 * params[last]["scale"], "bias": 0 * params[last]["bias"]}
     y = jax.jit(block.apply)(variables, x)
     if shortcut == "C" or (shortcut == "B" and strides == 2):
-        assert set(params["shortcut_conv"]) == {"kernel"}  # W x, without a bias; batch norm adds that
-        kernel = params["shortcut_conv"]["kernel"]
+        assert set(params["downsample.0"]) == {"kernel"}  # W x, without a bias; batch norm adds that
+        kernel = params["downsample.0"]["kernel"]
         assert kernel.shape == (1, 1, channels, channels_out)
-        expected = norm(x[:, ::strides, ::strides] @ kernel[0, 0], params["shortcut_norm"], stats["shortcut_norm"])
+        expected = norm(x[:, ::strides, ::strides] @ kernel[0, 0], params["downsample.1"], stats["downsample.1"])
     else:
-        assert "shortcut_conv" not in params
+        assert "downsample.0" not in params
         new = channels_out - channels
         expected = np.pad(x[:, ::strides, ::strides], ((0, 0), (0, 0), (0, 0), (0, new)))
     np.testing.assert_allclose(y, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
@@ -120,11 +126,11 @@ def test_what_a_block_passes_by_its_branch(bottleneck: bool, shortcut: str, stri
 
 def test_shortcuts_span_blocks_inside_one_network() -> None:
     """Nothing joins a shallow network to a deep one: with zero branches the stem itself reaches the last stage."""
-    module, x = ResNet((2, 1, 1), small=True), draw(1, 8, 8, 3)
+    module, x = CIFAR_FORM(blocks=(2, 1, 1)), draw(1, 8, 8, 3)
     variables = fill(module, x)
     for name, layer in variables["params"].items():
-        if "block" in name:
-            layer["norm2"] = {"scale": 0 * layer["norm2"]["scale"], "bias": 0 * layer["norm2"]["bias"]}
+        if name.startswith("layer"):
+            layer["bn2"] = {"scale": 0 * layer["bn2"]["scale"], "bias": 0 * layer["bn2"]["bias"]}
     features = jax.tree.map(np.asarray, jax.jit(module.apply)(variables, x)[1])
     np.testing.assert_array_equal(features["stage1"], features["stem"])
     np.testing.assert_array_equal(features["stage3"][..., :16], features["stem"][:, ::4, ::4])
@@ -133,13 +139,15 @@ def test_shortcuts_span_blocks_inside_one_network() -> None:
 
 
 def test_the_3x3_convolution_of_a_bottleneck_carries_the_stride() -> None:
-    block = Block(4, 2, True, "B", *layers(False, jnp.float32, jnp.float32, None))
+    block = ResidualBlock(16, *LAYERS, strides=2, squeezed=4)
     run = partial(block.init_with_output, capture_intermediates=True, mutable=True)
     _, variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, 8, 8, 6)))
     found = {
-        name: value["__call__"][0].shape[1] for name, value in variables["intermediates"].items() if "conv" in name
+        name: value["__call__"][0].shape[1]
+        for name, value in variables["intermediates"].items()
+        if name.startswith(("conv", "downsample.0"))
     }
-    assert found == {"conv1": 8, "conv2": 4, "conv3": 4, "shortcut_conv": 4}
+    assert found == {"conv1": 8, "conv2": 4, "conv3": 4, "downsample.0": 4}
 
 
 def test_the_imagenet_form_written_out() -> None:
@@ -153,45 +161,45 @@ def test_the_imagenet_form_written_out() -> None:
 
     @jax.jit
     def written_out(x: jax.Array) -> Any:
-        x = jax.nn.relu(norm(conv(x, p["stem_conv"]["kernel"], 2), p["stem_norm"], s["stem_norm"]))
+        x = jax.nn.relu(norm(conv(x, p["conv1"]["kernel"], 2), p["bn1"], s["bn1"]))
         x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        for name, stride in (("stage1_block1", 1), ("stage2_block1", 2), ("stage2_block2", 1)):
+        for name, stride in (("layer1.0", 1), ("layer2.0", 2), ("layer2.1", 1)):
             pb, sb, y = p[name], s[name], x
             for i in (1, 2, 3):
                 y = conv(y, pb[f"conv{i}"]["kernel"], stride if i == 2 else 1)
-                y = norm(y, pb[f"norm{i}"], sb[f"norm{i}"])
+                y = norm(y, pb[f"bn{i}"], sb[f"bn{i}"])
                 y = jax.nn.relu(y) if i < 3 else y
-            if name != "stage2_block2":
-                x = conv(x, pb["shortcut_conv"]["kernel"], stride)
-                x = norm(x, pb["shortcut_norm"], sb["shortcut_norm"])
+            if name != "layer2.1":
+                x = conv(x, pb["downsample.0"]["kernel"], stride)
+                x = norm(x, pb["downsample.1"], sb["downsample.1"])
             x = jax.nn.relu(x + y)
-        return x.mean((1, 2)) @ p["output"]["kernel"] + p["output"]["bias"]
+        return x.mean((1, 2)) @ p["fc"]["kernel"] + p["fc"]["bias"]
 
     logits, _ = jax.jit(module.apply)(variables, x)
     np.testing.assert_allclose(logits, written_out(x), rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_in_training_and_in_evaluation() -> None:
-    module, x = ResNet((1, 1), small=True), 3 + 2 * draw(4, 8, 8, 3)
+    module, x = CIFAR_FORM(blocks=(1, 1)), 3 + 2 * draw(4, 8, 8, 3)
     variables = fill(module, x)
     train = jax.jit(partial(module.apply, train=True, mutable=["batch_stats"]))
     evaluate = jax.jit(partial(module.apply, train=False, mutable=["batch_stats"]))
     (logits, features), after = train(variables, x)
     (_, features_running), same = evaluate(variables, x)
     jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
-    kernel = variables["params"]["stem_conv"]["kernel"]
+    kernel = variables["params"]["conv1"]["kernel"]
     stem = np.asarray(lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC))
     mean, var = stem.mean((0, 1, 2)), stem.var((0, 1, 2))
-    before, stats = variables["batch_stats"]["stem_norm"], after["batch_stats"]["stem_norm"]
+    before, stats = variables["batch_stats"]["bn1"], after["batch_stats"]["bn1"]
     np.testing.assert_allclose(stats["mean"], 0.9 * before["mean"] + 0.1 * mean, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 * before["var"] + 0.1 * var, rtol=1e-3)
     by_batch, by_running = ({"mean": mean, "var": var}, before)
     for found, statistics in ((features, by_batch), (features_running, by_running)):
-        expected = np.maximum(norm(stem, variables["params"]["stem_norm"], statistics), 0)
+        expected = np.maximum(norm(stem, variables["params"]["bn1"], statistics), 0)
         np.testing.assert_allclose(found["stem"], expected, rtol=1e-3, atol=1e-3)
 
     # Halves of a batch that share statistics over an axis normalise as the whole.
-    shared = ResNet((1, 1), small=True, axis_name="data")
+    shared = CIFAR_FORM(blocks=(1, 1), axis_name="data")
     run = jax.vmap(lambda x: shared.apply(variables, x, train=True, mutable=["batch_stats"]), axis_name="data")
     (halves, _), after_halves = jax.jit(run)(x.reshape(2, 2, 8, 8, 3))
     np.testing.assert_allclose(halves.reshape(4, 10), logits, rtol=1e-3, atol=1e-4)

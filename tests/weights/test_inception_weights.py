@@ -116,7 +116,7 @@ def test_torchvision_gives_the_same(tmp_path: Path, fid: bool, monkeypatch: pyte
     assert sum(p.numel() for p in theirs.parameters()) == (23_850_960 if fid else 27_161_264 - 980 * (2049 + 769))
     torch.save(theirs.state_dict(), tmp_path / "x.pth")
     module, variables = load_inception_v3(tmp_path / "x.pth")
-    assert module.fid == fid and module.aux_head != fid
+    assert module.fid == fid and module.aux_heads != fid
 
     functional, pools = torch.nn.functional, []
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 
-from dlfx.ops.convolution import conv_general_dilated
+from dlfx.models.classification.interface import at_least_float32, require_images
+from dlfx.nn.conv_norm import BasicConv2d
 from dlfx.ops.pooling import avg_pool, max_pool
-from dlfx.types import Array, UserError
+from dlfx.types import Array
 
 he_normal = nn.initializers.he_normal()  # truncated, of the fan-in
 SMALLEST = 75  # the side at which the last block is 1x1
@@ -51,24 +51,21 @@ class InceptionV3(nn.Module):
     """
 
     num_classes: int = 1000
-    aux_head: bool = False
+    aux_heads: bool = False  # there is one
     fid: bool = False
+    dropout: float = 0.5
+    width: float = 1.0  # a factor on all channels
     dtype: Any = jnp.float32  # of the computation; the statistics of batch norm are at least float32
     param_dtype: Any = jnp.float32
     axis_name: str | None = None  # the pmap axis over which batch norm takes its statistics; None under jit
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> tuple[Array, dict[str, Array]]:
-        aux_runs = self.aux_head and (train or self.is_initializing())
-        smallest = SMALLEST_AUX if aux_runs else SMALLEST
-        if images.ndim != 4 or min(images.shape[1:3]) < smallest:
-            why = ", for its auxiliary head" if aux_runs else ""
-            raise UserError(
-                f"inception_v3 takes images [B, H, W, C] whose sides are at least {smallest}{why}, usually 299; "
-                f"got {list(images.shape)}"
-            )
+        aux_runs = self.aux_heads and (train or self.is_initializing())
+        smallest, why = (SMALLEST_AUX, "for its auxiliary head") if aux_runs else (SMALLEST, "")
+        require_images("inception_v3", images, smallest, 299, why)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Any = partial(BasicConv2d, train=train, axis_name=self.axis_name, **dtypes)
+        conv: Any = partial(BasicConv2d, width=self.width, train=train, axis_name=self.axis_name, **dtypes)
         average = partial(avg_pool, window=3, stride=1, padding=((1, 1), (1, 1)), count_padding=not self.fid)
         maximum = partial(max_pool, window=3, stride=1, padding=((1, 1), (1, 1)))
         features = {}
@@ -90,57 +87,15 @@ class InceptionV3(nn.Module):
         features["mixed_6e"] = x = InceptionC(192, average, conv, name="Mixed_6e")(x)
         if aux_runs:
             aux = AuxiliaryHead(self.num_classes, conv, **dtypes, name="AuxLogits")(x)
-            features["aux"] = aux.astype(jnp.promote_types(aux.dtype, jnp.float32))
+            features["aux"] = at_least_float32(aux)
         x = InceptionD(conv, name="Mixed_7a")(x)
         x = InceptionE(average, conv, name="Mixed_7b")(x)
         features["mixed_7c"] = x = InceptionE(maximum if self.fid else average, conv, name="Mixed_7c")(x)
 
         features["pooled"] = x.mean((1, 2))
-        x = nn.Dropout(0.5, deterministic=not train)(features["pooled"])
+        x = nn.Dropout(self.dropout, deterministic=not train)(features["pooled"])
         logits = nn.Dense(self.num_classes, kernel_init=he_normal, name="fc", **dtypes)(x)
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), features
-
-
-class BasicConv2d(nn.Module):
-    """A convolution without bias, batch norm and ReLU, `[B, H, W, C]` to `[B, H', W', features]`."""
-
-    features: int
-    kernel_size: tuple[int, int]
-    strides: int = 1
-    padding: str = "VALID"
-    train: bool = False
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-    kernel_init: Any = he_normal
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        x = nn.Conv(
-            self.features,
-            self.kernel_size,
-            self.strides,
-            self.padding,
-            use_bias=False,
-            kernel_init=self.kernel_init,
-            # Patches pay off where there are gradients; at 299 pixels without any, XLA's own are twice as fast.
-            conv_general_dilated=conv_general_dilated if self.train else lax.conv_general_dilated,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="conv",
-        )(x)
-        x = nn.BatchNorm(
-            use_running_average=not self.train,
-            momentum=0.9,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            axis_name=self.axis_name,
-            # Linen begins the running statistics in float32; after a step in float64 they would have changed type.
-            force_float32_reductions=jnp.dtype(self.dtype) != jnp.float64,
-            name="bn",
-        )(x)
-        return nn.relu(x)
+        return at_least_float32(logits), features
 
 
 class InceptionA(nn.Module):

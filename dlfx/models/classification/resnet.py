@@ -1,4 +1,4 @@
-"""ResNet: residual networks for ImageNet and for CIFAR."""
+"""ResNet: residual networks for ImageNet and for CIFAR, and their kin: ResNeXt, SE-ResNet, version 2, plain ones."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,12 +7,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dlfx.models.classification.interface import at_least_float32, require_images
+from dlfx.nn.channel_attention import SqueezeExcite
+from dlfx.nn.conv_norm import conv_and_norm, scaled
+from dlfx.nn.residual import SHORTCUTS, PreactivationBlock, ResidualBlock
 from dlfx.ops.pooling import max_pool
-from dlfx.types import Array, UserError, unknown
-
-SHORTCUTS = ("A", "B", "C")
-
-he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from dlfx.types import Array, unknown
 
 
 class ResNet(nn.Module):
@@ -23,8 +23,12 @@ class ResNet(nn.Module):
 
     The ImageNet form begins with a 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2, the CIFAR form
     with one 3x3 convolution. Both end with the mean over all positions and a linear layer. The number of weighted
-    layers, `2 + layers_per_block * sum(blocks)`, names the network. In bottleneck blocks the 3x3 convolution carries
-    the stride, as in torchvision; the paper has it on the first 1x1 convolution.
+    layers, `2 + layers_per_block * sum(blocks)`, names the network. Layers have torchvision's names.
+
+    Kin: ResNeXt splits the 3x3 convolution of a bottleneck, a little wider, into groups. SE-ResNet ends branches in
+    attention over channels. Version 2 (`preactivation`) normalises and activates before the convolutions instead of
+    after them, and once more before the mean; its features are the sums before that. A plain network has
+    no shortcuts (`shortcut="none"`), and is otherwise the same.
 
     Args (of the call):
       images: `[B, H, W, C]`, each side at least 8: there the last stage of the CIFAR form, and the first one of the
@@ -36,16 +40,23 @@ class ResNet(nn.Module):
       `stage1 [B, H1, W1, C1]` and so on, `pooled [B, C]`.
 
     Raises:
-      UserError: for smaller images, or a shortcut that is not among A, B and C.
+      UserError: for smaller images, or an unknown shortcut.
 
     Source: He, Zhang, Ren and Sun 2015, Deep Residual Learning for Image Recognition (arXiv:1512.03385), table 1 and
-      section 4.2. Batch norm between convolution and ReLU, convolutions without bias, He initialisation.
+      section 4.2. Batch norm between convolution and ReLU, convolutions without bias, He initialisation. Kin: see
+      `dlfx.nn.residual`.
     """
 
     blocks: Sequence[int]  # in each stage
-    bottleneck: bool = False  # 1x1, 3x3, 1x1 to four times the width; otherwise 3x3, 3x3
-    small: bool = False  # the CIFAR form
-    shortcut: str | None = None  # A, B or C, see `Block`; None: A in the CIFAR form, B in the ImageNet form
+    bottleneck: bool = False  # 1x1, 3x3, 1x1 to four times the channels; otherwise 3x3, 3x3
+    small: bool = False  # begins as the CIFAR form
+    channels: int = 64  # of the first stage
+    shortcut: str = "B"  # A, B, C or none, see `ResidualBlock`
+    preactivation: bool = False
+    groups: int = 1
+    group_width: int = 64  # channels of each group for 64 channels of a stage
+    attention: bool = False
+    width: float = 1.0  # a factor on all channels
     num_classes: int = 10
     dtype: Any = jnp.float32  # of the computation; the statistics of batch norm are at least float32
     param_dtype: Any = jnp.float32
@@ -53,86 +64,43 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> tuple[Array, dict[str, Array]]:
-        depth = 2 + (3 if self.bottleneck else 2) * sum(self.blocks)
-        if images.ndim != 4 or min(images.shape[1:3]) < 8:
-            raise UserError(
-                f"resnet{depth} takes images [B, H, W, C] whose sides are at least 8; got {list(images.shape)}"
-            )
-        shortcut = self.shortcut or ("A" if self.small else "B")
-        if shortcut not in SHORTCUTS:
-            raise unknown("shortcut", shortcut, SHORTCUTS)
-        conv, norm = layers(train, self.dtype, self.param_dtype, self.axis_name)
+        require_images(self._label(), images, smallest=8)
+        if self.shortcut not in SHORTCUTS:
+            raise unknown("shortcut", self.shortcut, SHORTCUTS)
+        conv, norm = conv_and_norm(train, self.dtype, self.param_dtype, self.axis_name)
 
-        if self.small:
-            x = conv(16, (3, 3), padding=1, name="stem_conv")(images)
-        else:
-            x = conv(64, (7, 7), strides=2, padding=3, name="stem_conv")(images)
-        features = {"stem": nn.relu(norm(name="stem_norm")(x))}
-        x = features["stem"] if self.small else max_pool(features["stem"], 3, 2, ((1, 1), (1, 1)))
-        width = x.shape[-1]
+        stem = scaled(self.channels, self.width)
+        size = {"kernel_size": (3, 3), "padding": 1} if self.small else {"kernel_size": (7, 7), "padding": 3}
+        x = conv(stem, **size, strides=1 if self.small else 2, name="conv1")(images)
+        x = x if self.preactivation else nn.relu(norm(name="bn1")(x))
+        features = {"stem": x}
+        x = x if self.small else max_pool(x, 3, 2, ((1, 1), (1, 1)))
         for stage, count in enumerate(self.blocks):
             for index in range(count):
                 strides = 2 if stage > 0 and index == 0 else 1
-                name = f"stage{stage + 1}_block{index + 1}"
-                x = Block(width * 2**stage, strides, self.bottleneck, shortcut, conv, norm, name=name)(x)
+                x = self._block(stage, index == 0, strides, conv, norm, f"layer{stage + 1}.{index}")(x)
             features[f"stage{stage + 1}"] = x
+        x = nn.relu(norm(name="norm")(x)) if self.preactivation else x
         features["pooled"] = x.mean((1, 2))
-        head = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="output")
-        logits = head(features["pooled"])
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), features
+        head = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="fc")
+        return at_least_float32(head(features["pooled"])), features
 
-
-class Block(nn.Module):
-    """One residual block, `[B, H, W, C]` to `[B, H/strides, W/strides, C']`: `relu(shortcut(x) + f(x))`.
-
-    Shortcuts, where shapes agree the identity except for C:
-      A: every `strides`-th pixel, with zeros for the channels that are new (appended, as in fb.resnet.torch);
-      B: `W x`, a 1x1 convolution of the same stride and batch norm, where shapes differ;
-      C: that projection in every block.
-
-    Source: He et al. 2015 (arXiv:1512.03385), equations 1 and 2 and section 3.3.
-    """
-
-    width: int
-    strides: int
-    bottleneck: bool
-    shortcut: str
-    conv: Any  # as made by `layers`
-    norm: Any
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        conv, norm, width = self.conv, self.norm, self.width
+    def _block(self, stage: int, first: bool, strides: int, conv: Any, norm: Any, name: str) -> nn.Module:
+        channels = self.channels * 2**stage
+        squeezed, out = None, scaled(channels, self.width)
         if self.bottleneck:
-            y = nn.relu(norm(name="norm1")(conv(width, (1, 1), name="conv1")(x)))
-            y = nn.relu(norm(name="norm2")(conv(width, (3, 3), strides=self.strides, padding=1, name="conv2")(y)))
-            y = norm(name="norm3")(conv(4 * width, (1, 1), name="conv3")(y))
-        else:
-            y = nn.relu(norm(name="norm1")(conv(width, (3, 3), strides=self.strides, padding=1, name="conv1")(x)))
-            y = norm(name="norm2")(conv(width, (3, 3), padding=1, name="conv2")(y))
-        channels = y.shape[-1]
-        if self.shortcut == "C" or (self.shortcut == "B" and x.shape != y.shape):
-            x = norm(name="shortcut_norm")(conv(channels, (1, 1), strides=self.strides, name="shortcut_conv")(x))
-        elif x.shape != y.shape:
-            x = x[:, :: self.strides, :: self.strides]
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
-        return nn.relu(x + y)
+            squeezed = scaled(channels * self.group_width // 64 * self.groups, self.width, self.groups)
+            out *= 4
+        if self.preactivation:
+            return PreactivationBlock(out, conv, norm, strides, squeezed, self.shortcut, first, name=name)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        attention = partial(SqueezeExcite, **dtypes) if self.attention else None
+        return ResidualBlock(out, conv, norm, strides, squeezed, self.shortcut, self.groups, attention, name=name)
 
-
-def layers(train: bool, dtype: Any, param_dtype: Any, axis_name: str | None) -> tuple[Any, Any]:
-    """The convolution and the batch norm of a ResNet, to be finished with features and name."""
-    conv = partial(
-        nn.Conv, use_bias=False, kernel_init=he_normal_fan_out, padding=0, dtype=dtype, param_dtype=param_dtype
-    )
-    norm = partial(
-        nn.BatchNorm,
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        axis_name=axis_name,
-        # Linen begins the running statistics in float32; after a step in float64 they would have changed their type.
-        force_float32_reductions=jnp.dtype(dtype) != jnp.float64,
-    )
-    return conv, norm
+    def _label(self) -> str:
+        depth = 2 + (3 if self.bottleneck else 2) * sum(self.blocks)
+        if self.groups > 1:
+            return f"resnext{depth}_{self.groups}x{self.group_width}d"
+        kind = "preresnet" if self.preactivation else "se_resnet" if self.attention else "resnet"
+        kind = "plain" if self.shortcut == "none" else kind
+        return f"{kind}{depth}" + ("_cifar" if self.small and self.channels == 64 else "")
