@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlfx.models.classification.interface import at_least_float32
+from dlfx.nn.conv_norm import scaled
+from dlfx.nn.convolution import Conv
 from dlfx.ops.convolution import conv_general_dilated
 from dlfx.ops.pooling import avg_pool, max_pool
 from dlfx.types import Array, Key, UserError
@@ -69,6 +72,7 @@ class LeNet5(nn.Module):
     """
 
     num_classes: int = 10
+    width: float = 1.0  # a factor on all channels and hidden units
     dtype: Any = jnp.float32  # of the computation
     param_dtype: Any = jnp.float32
     axis_name: str | None = None  # every model takes it; of no use here, for want of batch norm
@@ -81,15 +85,16 @@ class LeNet5(nn.Module):
                 f"32x32; got {list(images.shape)}"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Any = partial(nn.Conv, padding="VALID", conv_general_dilated=conv_general_dilated, **dtypes)
-        c1 = nn.relu(conv(6, (5, 5), name="c1")(images))
+        conv: Any = partial(Conv, padding="VALID", **dtypes)
+        wide = partial(scaled, width=self.width)
+        c1 = nn.relu(conv(wide(6), (5, 5), name="c1")(images))
         s2 = max_pool(c1, 2)
-        c3 = nn.relu(conv(16, (5, 5), name="c3")(s2))
+        c3 = nn.relu(conv(wide(16), (5, 5), name="c3")(s2))
         s4 = max_pool(c3, 2)
-        c5 = nn.relu(nn.Dense(120, name="c5", **dtypes)(s4.reshape(len(s4), -1)))
-        f6 = nn.relu(nn.Dense(84, name="f6", **dtypes)(c5))
+        c5 = nn.relu(nn.Dense(wide(120), name="c5", **dtypes)(s4.reshape(len(s4), -1)))
+        f6 = nn.relu(nn.Dense(wide(84), name="f6", **dtypes)(c5))
         logits = nn.Dense(self.num_classes, name="output", **dtypes)(f6)
-        return _at_least_float32(logits), {"c1": c1, "s2": s2, "c3": c3, "s4": s4, "c5": c5, "f6": f6}
+        return at_least_float32(logits), {"c1": c1, "s2": s2, "c3": c3, "s4": s4, "c5": c5, "f6": f6}
 
 
 class LeNet5Of1998(nn.Module):
@@ -110,13 +115,14 @@ class LeNet5Of1998(nn.Module):
       `c3 [B, 10, 10, 16]`, `s4 [B, 5, 5, 16]`, `c5 [B, 120]`, `f6 [B, 84]`.
 
     Raises:
-      UserError: for images of another size, or a number of classes other than 10.
+      UserError: for images of another size, a number of classes other than 10, or a width other than 1.
 
     Source: LeCun, Bottou, Bengio and Haffner 1998, Gradient-Based Learning Applied to Document Recognition, sections
       II-B and II-C, and appendix A (squashing, initial weights).
     """
 
     num_classes: int = 10
+    width: float = 1.0  # every model takes it; this one has no other
     dtype: Any = jnp.float32  # of the computation
     param_dtype: Any = jnp.float32
     axis_name: str | None = None  # every model takes it; of no use here, for want of batch norm
@@ -127,8 +133,12 @@ class LeNet5Of1998(nn.Module):
             raise UserError(f"lenet5_1998 takes images [B, 32, 32, 1]; got {list(images.shape)}")
         if self.num_classes != 10:
             raise UserError(f"lenet5_1998 has the codes of the 10 digits; got {self.num_classes} classes")
+        if self.width != 1:
+            raise UserError(
+                f"lenet5_1998 has a table of connections between its channels, and so width 1; got {self.width}"
+            )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Any = partial(nn.Conv, padding="VALID", conv_general_dilated=conv_general_dilated, **dtypes)
+        conv: Any = partial(Conv, padding="VALID", **dtypes)
         c1 = squash(conv(6, (5, 5), kernel_init=uniform(2.4 / 25), name="c1")(images))
         s2 = squash(Subsampling(name="s2", **dtypes)(c1))
         c3 = squash(SparseConv(C3_INPUTS, (5, 5), name="c3", **dtypes)(s2))
@@ -136,7 +146,7 @@ class LeNet5Of1998(nn.Module):
         # C5 is a convolution whose kernel covers its whole input: a full connection.
         c5 = squash(nn.Dense(120, kernel_init=uniform(2.4 / 400), name="c5", **dtypes)(s4.reshape(len(s4), -1)))
         f6 = squash(nn.Dense(84, kernel_init=uniform(2.4 / 120), name="f6", **dtypes)(c5))
-        distances = _at_least_float32(f6)[:, None, :] - digit_codes()[None, :, :]
+        distances = at_least_float32(f6)[:, None, :] - digit_codes()[None, :, :]
         return -(distances**2).sum(-1), {"c1": c1, "s2": s2, "c3": c3, "s4": s4, "c5": c5, "f6": f6}
 
 
@@ -193,7 +203,3 @@ def uniform(limit: float | np.ndarray) -> nn.initializers.Initializer:
         return jax.random.uniform(key, tuple(shape), dtype, -1, 1) * jnp.asarray(limit, dtype)
 
     return init
-
-
-def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
