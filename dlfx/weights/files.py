@@ -19,6 +19,7 @@ DTYPES = {
     **{"F8_E4M3": np.dtype(jnp.float8_e4m3fn), "F8_E5M2": np.dtype(jnp.float8_e5m2)},
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts save a state dict
 LENGTH = 8  # bytes of the header's length
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 
@@ -27,13 +28,13 @@ def load_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a file by name.
 
     Args:
-      path: a file `.safetensors`, or `.pth` or `.pt` with a state dict, for which PyTorch has to be installed.
+      path: a file `.safetensors`, or `.pth`, `.pt` or `.bin` with a state dict, for which PyTorch has to be installed.
 
     Raises:
       UserError: for a file that is not there, of another kind, damaged, or that holds something other than tensors.
     """
     path = Path(path)
-    readers = {".safetensors": load_safetensors, ".pth": load_torch, ".pt": load_torch}
+    readers = {".safetensors": load_safetensors, **dict.fromkeys((".pth", ".pt", ".bin"), load_torch)}
     if path.suffix not in readers:
         raise UserError(f"{path}: weights are read from files {', '.join(readers)}")
     if not path.is_file():
@@ -117,6 +118,8 @@ def save_safetensors(
 def load_torch(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict that PyTorch saved, by name. Nothing but tensors is unpickled.
 
+    It may lie in a dict with other things, under one of the keys of `WRAPPERS`.
+
     Raises:
       UserError: without PyTorch, or for a file that it cannot read, or that does not hold tensors by name.
     """
@@ -131,6 +134,8 @@ def load_torch(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # of many kinds: of the archive, of pickle, of what is not allowed
         reason = str(error).split("\n")[0][:200]
         raise UserError(f"{path} holds no weights that PyTorch reads: {reason or type(error).__name__}") from error
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), state)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} does not hold a state dict, tensors by name, but {_summary(state)}")
 

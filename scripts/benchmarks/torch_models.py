@@ -29,7 +29,7 @@ class LeNet5(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.c1(x)), 2)
         x = F.max_pool2d(F.relu(self.c3(x)), 2)
-        x = F.relu(self.c5(x.flatten(1)))
+        x = F.relu(self.c5(x.permute(0, 2, 3, 1).flatten(1)))  # channels last, as in ours
         return self.output(F.relu(self.f6(x)))
 
 

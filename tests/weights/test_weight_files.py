@@ -1,6 +1,7 @@
 """Files of tensors: safetensors byte by byte, damaged files, and PyTorch's own."""
 
 import json
+import pickle
 import struct
 import sys
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(UserError, match="^there is no file .*x.safetensors$"):
         load_tensors(tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="x.npz: weights are read from files .safetensors, .pth, .pt$"):
+    with pytest.raises(UserError, match="x.npz: weights are read from files .safetensors, .pth, .pt, .bin$"):
         load_tensors(tmp_path / "x.npz")
 
 
@@ -201,6 +202,13 @@ def test_a_state_dict_of_pytorch(tmp_path: Path, name: str, zipped: bool) -> Non
     })  # fmt: skip
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_a_state_dict_among_other_things(tmp_path: Path, key: str) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"epoch": 3, key: {"w": torch.ones(2)}, "optimizer": {"lr": 0.1}}, tmp_path / "x.bin")
+    same(load_tensors(tmp_path / "x.bin"), {"w": np.ones(2, np.float32)})
+
+
 class Trap:
     def __reduce__(self) -> Any:
         return exec, ("raise SystemExit('it ran')",)
@@ -216,11 +224,16 @@ def test_other_files_of_pytorch_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="bad.pth holds no weights that PyTorch reads: .") as error:
             load_tensors(tmp_path / "bad.pth")
         assert "\n" not in str(error.value)
-    torch.save({"w": Trap()}, path)
-    with pytest.raises(UserError, match="x.pth holds no weights that PyTorch reads: .*"):
-        load_tensors(path)
+    for trap in ({"w": Trap()}, {"state_dict": {"w": torch.ones(1)}, "args": Trap()}):  # none of it ever runs
+        for name in ("trap.pth", "trap.pt", "trap.bin"):
+            torch.save(trap, tmp_path / name)
+            with pytest.raises(UserError, match=f"{name} holds no weights that PyTorch reads: .*"):
+                load_tensors(tmp_path / name)
+            (tmp_path / name).write_bytes(pickle.dumps(trap["w"] if "w" in trap else trap["args"]))
+            with pytest.raises(UserError, match=f"{name} holds no weights that PyTorch reads: .*"):
+                load_tensors(tmp_path / name)
     for state, said in (
-        ({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, "a dict of state_dict, epoch"),
+        ({"weights": {"w": torch.ones(1)}, "epoch": 3}, "a dict of weights, epoch"),
         ([1], "a list"),
     ):
         torch.save(state, path)

@@ -41,6 +41,8 @@ class MobileNetV2(nn.Module):
     """
 
     width: float = 1.0  # a factor on all channels, which stay multiples of 8; the last ones never get fewer
+    tensorflow_padding: bool = False  # of the authors' weights; with stride 2, zeros below and right alone
+    epsilon: float = 1e-5  # of batch norm; the authors' weights want 0.001
     dropout: float = 0.2
     num_classes: int = 1000
     dtype: Any = jnp.float32
@@ -50,15 +52,16 @@ class MobileNetV2(nn.Module):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> tuple[Array, dict[str, Array]]:
         require_images("mobilenet_v2", images, smallest=8)
-        conv, norm = conv_and_norm(train, self.dtype, self.param_dtype, self.axis_name)
-        x = conv(scaled(32, self.width, 8), (3, 3), strides=2, padding=1, name="features.0.0")(images)
+        conv, norm = conv_and_norm(train, self.dtype, self.param_dtype, self.axis_name, self.epsilon)
+        conv3 = partial(conv, kernel_size=(3, 3), padding="SAME" if self.tensorflow_padding else 1)
+        x = conv3(scaled(32, self.width, 8), strides=2, name="features.0.0")(images)
         features = {"stem": nn.relu6(norm(name="features.0.1")(x))}
         x, layer = features["stem"], 0
         for expansion, channels, count, stride in SETTINGS:
             for index in range(count):
                 layer += 1
                 strides, out = stride if index == 0 else 1, scaled(channels, self.width, 8)
-                x = InvertedResidual(out, strides, expansion, conv, norm, name=f"features.{layer}")(x)
+                x = InvertedResidual(out, strides, expansion, conv, conv3, norm, name=f"features.{layer}")(x)
                 if layer in STAGES:
                     features[STAGES[layer]] = x
         x = conv(scaled(1280, max(1.0, self.width), 8), (1, 1), name="features.18.0")(x)
@@ -82,6 +85,7 @@ class InvertedResidual(nn.Module):
     strides: int
     expansion: int
     conv: Any  # as made by `conv_and_norm`
+    conv3: Any  # the same, 3x3 and padded
     norm: Any
 
     @nn.compact
@@ -91,8 +95,8 @@ class InvertedResidual(nn.Module):
         if self.expansion > 1:
             y = nn.relu6(norm(name="conv.0.1")(conv(hidden, (1, 1), name="conv.0.0")(y)))
             layer = 1
-        depthwise = partial(conv, strides=self.strides, padding=1, feature_group_count=hidden)
-        y = nn.relu6(norm(name=f"conv.{layer}.1")(depthwise(hidden, (3, 3), name=f"conv.{layer}.0")(y)))
+        depthwise = partial(self.conv3, strides=self.strides, feature_group_count=hidden)
+        y = nn.relu6(norm(name=f"conv.{layer}.1")(depthwise(hidden, name=f"conv.{layer}.0")(y)))
         y = norm(name=f"conv.{layer + 2}")(conv(self.features, (1, 1), name=f"conv.{layer + 1}")(y))
         # Not by shapes: of a single pixel a stride of 2 leaves one, too.
         return x + y if self.strides == 1 and x.shape[-1] == y.shape[-1] else y
