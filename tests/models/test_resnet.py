@@ -97,7 +97,7 @@ def test_shortcut_counts() -> None:
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
-@pytest.mark.parametrize("shortcut", ["A", "B", "C"])
+@pytest.mark.parametrize("shortcut", ["A", "B", "C", "none"])
 @pytest.mark.parametrize("strides", [1, 2])
 def test_what_a_block_passes_by_its_branch(bottleneck: bool, shortcut: str, strides: int) -> None:
     """With a branch of zero, a block is the ReLU of its shortcut."""
@@ -117,6 +117,8 @@ def test_what_a_block_passes_by_its_branch(bottleneck: bool, shortcut: str, stri
         kernel = params["downsample.0"]["kernel"]
         assert kernel.shape == (1, 1, channels, channels_out)
         expected = norm(x[:, ::strides, ::strides] @ kernel[0, 0], params["downsample.1"], stats["downsample.1"])
+    elif shortcut == "none":  # all that a block of a plain network lacks
+        expected = np.zeros(y.shape)
     else:
         assert "downsample.0" not in params
         new = channels_out - channels
