@@ -2,6 +2,7 @@
 
 python -m experiments.cnn --flagfile=experiments/flagfiles/cnn/lenet5_digits.flags
 python -m experiments.cnn --dataset=tfds:mnist --data_dir=DIR --model=lenet5 --epochs=10
+python -m experiments.cnn --model=resnet18 --init_from=resnet18.safetensors --freeze='(?!fc)'
 """
 
 import functools
@@ -16,11 +17,13 @@ from absl import flags
 from dlfx.data import augment, sources
 from dlfx.learners import supervised
 from dlfx.metrics import classification
-from dlfx.models.classification import MODELS
+from dlfx.models.classification import AUX_WEIGHT, MODELS
+from dlfx.nn.freezing import with_fixed_norms
 from dlfx.training import evaluation, figures, loop, mesh
-from dlfx.types import UserError, unknown
-from experiments import common, images
+from dlfx.types import Array, Key, UserError
+from experiments import common, finetuning, images
 from experiments.common import FLAGS, group
+from experiments.model_options import OPTIONS, model_options
 from experiments.optimizers import optimizer
 
 with group("Data"):
@@ -32,18 +35,20 @@ with group("Data"):
 with group("Model and training"):
     flags.DEFINE_string("model", "lenet5", f"one of {', '.join(MODELS)}")
     flags.DEFINE_enum(
-        "shortcut", "", ["", "A", "B", "C"], "of a ResNet: zero-padded, projected where shapes differ, always"
+        "shortcut", "", ["", "A", "B", "C"], "of a ResNet: zero-padded, projected where shapes differ, or always"
     )
+    flags.DEFINE_string(
+        "pattern", "", "of conv_blocks, such as 2x32p,2x64p;128: [M convolutions + pooling] x N + K dense"
+    )
+    flags.DEFINE_float("width", 1.0, "a factor on all channels of the model", lower_bound=0.001)
+    flags.DEFINE_float("dropout", -1.0, "of the model; -1: its own", lower_bound=-1.0, upper_bound=0.999)
+    flags.DEFINE_bool("aux_heads", False, "train the auxiliary heads too, with the weight that was published for them")
     flags.DEFINE_float("label_smoothing", 0.0, "probability spread over all classes", 0.0, 0.999)
 
 
 def make_model(session: common.Session, num_classes: int) -> Any:
     """The model of the flags."""
-    if FLAGS.model not in MODELS:
-        raise unknown("model", FLAGS.model, MODELS)
-    options = {"shortcut": FLAGS.shortcut} if FLAGS.shortcut else {}
-    if options and "resnet" not in FLAGS.model:
-        raise UserError(f"--shortcut is of ResNets; {FLAGS.model} has none")
+    options = model_options(FLAGS.model, {name: FLAGS[name].value for name in OPTIONS})
     return MODELS[FLAGS.model](
         num_classes=num_classes,
         dtype=session.dtype,
@@ -71,18 +76,28 @@ def run(session: common.Session) -> None:
     steps = images.steps(train)
 
     model = make_model(session, train.num_classes)
+
+    def draw(key: Key, pixels: Array) -> Any:
+        return model.init(key, prepare(pixels), train=False)
+
+    try:
+        pixels = jax.ShapeDtypeStruct((1, *train.shape), jnp.float32)
+        params = jax.eval_shape(draw, jax.random.key(0), pixels)["params"]
+    except UserError as error:  # the model met its first image here
+        raise UserError(f"{error}; --image_size={FLAGS.image_size} with --resize brings them to a size") from error
+    frozen = finetuning.frozen_names(params) if FLAGS.freeze else frozenset()
     learner = supervised.supervised(
-        model,
+        with_fixed_norms(model, frozen.__contains__) if frozen else model,
         optimizer(steps),
         smoothing=FLAGS.label_smoothing,
+        aux_weight=AUX_WEIGHT[FLAGS.model] if FLAGS.aux_heads else 0.0,
+        frozen=functools.partial(finetuning.frozen_mask, frozen=frozen) if frozen else None,
         augment=None if on_host else augmentation,
         axis_name=session.axis_name,
     )
     with session.clock.phase("program"):
-        try:
-            program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
-        except UserError as error:  # the model met its first image here
-            raise UserError(f"{error}; --image_size={FLAGS.image_size} with --resize brings them to a size") from error
+        program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
+    program = finetuning.begin_with_file(session, program, train.num_classes)
 
     def sums(state: supervised.State, batch: Any) -> dict[str, jax.Array]:
         logits, _ = supervised.predict(model, state, batch["image"])

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ class Source(NamedTuple):
 # Mean and standard deviation over all pixels and channels of the training split, for sets in common use.
 PIXEL_STATISTICS = {
     "digits": (0.3053, 0.3762),
+    "digits_0to5": (0.3053, 0.3762),  # as all ten: what one net has learned of the ones shall serve for the others
+    "digits_6to9": (0.3053, 0.3762),
     "mnist": (0.1307, 0.3081),
     "fashion_mnist": (0.2860, 0.3530),
     "cifar10": (0.4734, 0.2516),
@@ -89,6 +92,19 @@ def digits() -> tuple[Source, Source]:
     test = holdout(data.target, every=5)
     source = from_arrays("digits", images, data.target, 10)
     return subset(source, np.flatnonzero(~test)), subset(source, np.flatnonzero(test))
+
+
+def digits_between(first: int, last: int) -> tuple[Source, Source]:
+    """`digits` from the one to the other, as classes 0, 1 and so on: a task to learn on, and one to transfer to."""
+
+    def between(source: Source) -> Source:
+        examples = read_all(source)
+        chosen = (first <= examples["label"]) & (examples["label"] <= last)
+        name, labels = f"digits_{first}to{last}", examples["label"][chosen] - first
+        return from_arrays(name, examples["image"][chosen], labels, last - first + 1)
+
+    train, test = digits()
+    return between(train), between(test)
 
 
 def faces() -> tuple[Source, Source]:
@@ -187,7 +203,12 @@ def read_all(source: Source, chunk: int = 1024) -> Examples:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-SOURCES = {"digits": digits, "faces": faces}
+SOURCES = {
+    "digits": digits,
+    "digits_0to5": partial(digits_between, 0, 5),
+    "digits_6to9": partial(digits_between, 6, 9),
+    "faces": faces,
+}
 
 
 def load(dataset: str, data_dir: str = "") -> tuple[Source, Source]:

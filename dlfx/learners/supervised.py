@@ -26,6 +26,8 @@ def supervised(
     optimizer: optax.GradientTransformation,
     *,
     smoothing: float = 0.0,
+    aux_weight: float = 0.0,
+    frozen: Callable[[Any], Any] | None = None,
     augment: Callable[[Key, Array], Array] | None = None,
     axis_name: str | None = None,
 ) -> Learner:
@@ -35,13 +37,23 @@ def supervised(
       model: a Linen module; `apply(variables, images, train=bool)` gives (logits `[B, K]`, named features).
       optimizer: an optax gradient transformation.
       smoothing: label smoothing, see `softmax_cross_entropy`.
+      aux_weight: what the cross-entropy of each auxiliary head is multiplied by and added with. Those are the features
+        whose names begin with `aux`, `[B, K]`.
+      frozen: parameters to a tree of bool: those that stay, to the bit, whatever the optimizer would do to them. No
+        gradients are computed for them, and the optimizer keeps nothing for them.
       augment: (key, image `[H, W, C]`) to an image, applied to every training example inside the step.
       axis_name: the `pmap` axis over which gradients and metrics are averaged; None under `jit`.
 
     Returns:
-      A learner over batches `{"image": [B, H, W, C], "label": [B]}`, with the metrics `loss` and `accuracy` of each
-      batch before its update, and `grad_norm`, the global norm of the gradient.
+      A learner over batches `{"image": [B, H, W, C], "label": [B]}`, with the metrics `loss` (of all heads) and
+      `accuracy` of each batch before its update, and `grad_norm`, the global norm of the gradient.
     """
+    if frozen:
+        optimizer = optax.masked(optimizer, lambda params: jax.tree.map(lambda fixed: not fixed, frozen(params)))
+
+    def keep(fixed: Any, free: Any) -> Any:
+        """The first of two trees where parameters are frozen, and the second elsewhere."""
+        return jax.tree.map(lambda at, a, b: a if at else b, frozen(free), fixed, free) if frozen else free
 
     def init(key: Key, batch: Batch) -> State:
         # 2**31 - 1 is the one count that no step reaches, so that no step repeats the randomness of the weights.
@@ -59,14 +71,18 @@ def supervised(
             dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
 
         def objective(params: Any) -> tuple[Array, tuple[Array, Any]]:
-            (logits, _), extra = model.apply(
-                {"params": params, **state.extra},
+            (logits, features), extra = model.apply(
+                {"params": keep(jax.lax.stop_gradient(params), params), **state.extra},
                 images,
                 train=True,
                 mutable=list(state.extra),
                 rngs={"dropout": dropout},
             )
-            return softmax_cross_entropy(logits, labels, smoothing).mean(), (logits, extra)
+            loss = softmax_cross_entropy(logits, labels, smoothing).mean()
+            if aux_weight:
+                heads = [value for name, value in features.items() if name.startswith("aux")]
+                loss += aux_weight * sum(softmax_cross_entropy(head, labels, smoothing).mean() for head in heads)
+            return loss, (logits, extra)
 
         (loss, (logits, extra)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
         metrics = {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean(dtype=loss.dtype)}
@@ -74,7 +90,7 @@ def supervised(
             gradient, metrics = jax.lax.pmean((gradient, metrics), axis_name)
         metrics["grad_norm"] = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = keep(state.params, optax.apply_updates(state.params, updates))
         return State(params, extra, opt_state, state.step + 1, state.key), metrics
 
     return Learner(init, step)

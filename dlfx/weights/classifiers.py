@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlfx.models.classification import MODELS, head_of
+from dlfx.models.classification import INPUT_SIZE, MODELS, head_of
 from dlfx.types import UserError, unknown
 from dlfx.weights.dialects import public_names
 from dlfx.weights.files import load_tensors
@@ -18,7 +18,7 @@ TENSORFLOW = {"tensorflow_padding": True, "epsilon": 1e-3}  # what weights from 
 
 
 def load_classifier(
-    path: str | Path, name: str, image_shape: tuple[int, int, int] = (224, 224, 3), **options: Any
+    path: str | Path, name: str, image_shape: tuple[int, int, int] | None = None, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """A model with the weights of a file, by the names of torchvision, timm or Hugging Face's transformers.
 
@@ -29,7 +29,7 @@ def load_classifier(
     Args:
       path: a file of tensors, see `load_tensors`.
       name: of the model, one of `MODELS`.
-      image_shape: (H, W, C) of images to come, where the model's parameters depend on it.
+      image_shape: (H, W, C) of images to come; by default of the size that the model was made for, with 3 channels.
       options: of the model, such as `width` or `aux_heads`.
 
     Returns:
@@ -46,7 +46,8 @@ def load_classifier(
 
     def shapes(num_classes: int) -> tuple[Any, Any]:
         module = MODELS[name](num_classes=num_classes, **options)
-        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        shape = image_shape or (INPUT_SIZE[name], INPUT_SIZE[name], 3)
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         return module, jax.eval_shape(module.init, jax.random.key(0), images)
 
     module, like = shapes(10)

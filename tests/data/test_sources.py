@@ -12,6 +12,16 @@ from dlfx.data import sources
 from dlfx.types import UserError
 
 
+def test_digits_between_are_those_digits_numbered_anew():
+    for split, whole in zip(sources.load("digits_6to9"), sources.load("digits"), strict=True):
+        part, examples = sources.read_all(split), sources.read_all(whole)
+        chosen = np.isin(examples["label"], [6, 7, 8, 9])
+        np.testing.assert_array_equal(part["image"], examples["image"][chosen])
+        np.testing.assert_array_equal(part["label"], examples["label"][chosen] - 6)
+        assert (split.num_classes, split.size, split.mean) == (4, chosen.sum(), whole.mean)
+    assert sources.load("digits_0to5")[0].num_classes == 6
+
+
 def test_digits_are_scikit_learns_split_by_rule():
     from sklearn.datasets import load_digits
 

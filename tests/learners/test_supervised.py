@@ -89,3 +89,53 @@ def test_it_survives_vmap_and_scan_and_learns(batch):
         return jax.lax.scan(lambda s, _: learner.step(s, batch), state, None, 300)[1]["loss"]
 
     assert (jax.jit(jax.vmap(run))(states)[:, -1] < 0.1).all()
+
+
+class TwoHeads(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = x.reshape(len(x), -1)
+        return nn.Dense(3, name="main")(x), {"aux1": nn.Dense(3, name="aux1")(x), "auxiliary": nn.Dense(3, name="b")(x)}
+
+
+def test_auxiliary_heads_weigh_in_the_loss_where_asked_for(batch):
+    plain, weighted = (supervised(TwoHeads(), optax.sgd(1.0), aux_weight=w) for w in (0.0, 0.3))
+    before = plain.init(jax.random.key(0), batch)
+    logits, features = TwoHeads().apply({"params": before.params}, batch["image"])
+    losses = [
+        optax.softmax_cross_entropy_with_integer_labels(z, batch["label"]).mean() for z in (logits, *features.values())
+    ]
+    (first, told), (second, all_told) = (jax.jit(learner.step)(before, batch) for learner in (plain, weighted))
+    np.testing.assert_allclose(told["loss"], losses[0], rtol=1e-6)
+    np.testing.assert_allclose(all_told["loss"], losses[0] + 0.3 * (losses[1] + losses[2]), rtol=1e-6)
+    assert told["accuracy"] == all_told["accuracy"]
+    assert (first.params["aux1"]["kernel"] == before.params["aux1"]["kernel"]).all()
+    gradient = jax.grad(
+        lambda kernel: optax.softmax_cross_entropy_with_integer_labels(
+            batch["image"].reshape(6, -1) @ kernel, batch["label"]
+        ).mean()
+    )(before.params["aux1"]["kernel"])
+    moved = before.params["aux1"]["kernel"] - second.params["aux1"]["kernel"]
+    np.testing.assert_allclose(moved, 0.3 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_parameters_stay_to_the_bit_and_cost_the_optimizer_nothing(batch):
+    def frozen(params):
+        return {layer: dict.fromkeys(leaves, layer == "aux1") for layer, leaves in params.items()}
+
+    decay = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.5))
+    learner = supervised(TwoHeads(), decay, aux_weight=0.5, frozen=frozen)
+    before = learner.init(jax.random.key(0), batch)
+    signed = jnp.zeros(3).at[1].set(-0.0)  # which 0.0 + 0.0 would not give back
+    before = before._replace(params=before.params | {"aux1": before.params["aux1"] | {"bias": signed}})
+    after = before
+    for _ in range(3):
+        after, metrics = jax.jit(learner.step)(after, batch)
+    for leaf in ("kernel", "bias"):
+        assert np.asarray(after.params["aux1"][leaf]).tobytes() == np.asarray(before.params["aux1"][leaf]).tobytes()
+        assert (after.params["main"][leaf] != before.params["main"][leaf]).any()
+    moments = [x for x in jax.tree.leaves(after.opt_state) if x.ndim]
+    assert len(moments) == 2 * 4  # two of each of the four parameters that are trained
+    free = supervised(TwoHeads(), optax.sgd(0.0), aux_weight=0.5)
+    unfrozen = before._replace(opt_state=free.init(jax.random.key(0), batch).opt_state)
+    assert jax.jit(free.step)(unfrozen, batch)[1]["grad_norm"] > jax.jit(learner.step)(before, batch)[1]["grad_norm"]

@@ -113,14 +113,14 @@ def test_vgg_of_timm_has_convolutions_for_dense_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["googlenet_bn", "inception_v3"])
 def test_auxiliary_heads_are_left_out_and_never_made_up(tmp_path: Path, model: str) -> None:
-    options, size = {"width": 0.1}, (299, 299, 3)
+    options = {"width": 0.1}
     path = tmp_path / "x.safetensors"
     save_safetensors(path, to_torch_names(draw(shapes(model, size=299, num_classes=4, aux_heads=True, **options))))
     _, without = load_classifier(path, model, **options)
     assert not {name for name in without["params"] if name.lower().startswith("aux")}
     save_safetensors(path, to_torch_names(without))
     with pytest.raises(UserError, match=r"\d+ missing \([Aa]ux\w+\."):
-        load_classifier(path, model, size, aux_heads=True, **options)
+        load_classifier(path, model, aux_heads=True, **options)
 
 
 def test_a_file_of_another_model(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Writes what a run of experiments.cnn has trained as a file for PyTorch, by the public names of its layers.
+
+python -m experiments.export --workdir=DIR --output=FILE.safetensors
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from flax.traverse_util import unflatten_dict
+
+from dlfx.types import UserError
+from dlfx.weights.files import save_safetensors
+from dlfx.weights.torch_names import to_torch_names
+from experiments import classifiers, common
+from experiments.common import FLAGS, group
+
+with group("Export"):
+    flags.DEFINE_string("output", "", "the .safetensors file to write; of a population, it gets the first member")
+
+
+def main(_: Any) -> None:
+    output = Path(FLAGS.output).expanduser()
+    if not FLAGS.workdir or output.suffix != ".safetensors":
+        raise UserError("give the directory of a finished run, --workdir=DIR, and --output=FILE.safetensors")
+    told, accuracy, stored = classifiers._read(Path(FLAGS.workdir).expanduser())
+    tensors = to_torch_names(unflatten_dict(stored, sep="/"))
+    about = {"format": "pt", "model": told["model"], "dataset": told["dataset"], "test_accuracy": f"{accuracy:.4f}"}
+    try:
+        save_safetensors(output, tensors, about)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}") from error
+    print(f"{len(tensors)} tensors of {told['model']}, test accuracy {accuracy:.2%}, are in {output}")
+
+
+if __name__ == "__main__":
+    common.launch(main)
