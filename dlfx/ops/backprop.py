@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dlfx.ops.activations import ACTIVATIONS, Activation
 from dlfx.types import Array, Key, UserError, unknown
 
 
@@ -38,13 +39,6 @@ class Trace(NamedTuple):
     after: tuple[Array, ...]
 
 
-class Activation(NamedTuple):
-    """A nonlinearity: `value(z)`, and `slope(z, a)`, its derivative at z, where `a = value(z)` is known."""
-
-    value: Callable[[Array], Array]
-    slope: Callable[[Array, Array], Array]
-
-
 class Loss(NamedTuple):
     """What is minimised, one value an example.
 
@@ -57,23 +51,6 @@ class Loss(NamedTuple):
     value: Callable[[Array, Array, Array], Array]
     delta: Callable[[Array, Array, Array, Activation], Array]
     output: str
-
-
-def _silu_slope(z: Array, a: Array) -> Array:
-    s = jax.nn.sigmoid(z)
-    return s + a * (1 - s)
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(lambda z: z, lambda z, a: jnp.ones_like(z)),
-    "sigmoid": Activation(jax.nn.sigmoid, lambda z, a: a * (1 - a)),
-    "tanh": Activation(jnp.tanh, lambda z, a: 1 - a**2),
-    "relu": Activation(jax.nn.relu, lambda z, a: (z > 0).astype(z.dtype)),
-    "leaky_relu": Activation(jax.nn.leaky_relu, lambda z, a: jnp.where(z >= 0, 1, 0.01).astype(z.dtype)),
-    "elu": Activation(jax.nn.elu, lambda z, a: jnp.where(z > 0, 1, a + 1)),
-    "softplus": Activation(jax.nn.softplus, lambda z, a: jax.nn.sigmoid(z)),
-    "silu": Activation(jax.nn.silu, _silu_slope),
-}
 
 
 def _softmax_slope(z: Array, a: Array) -> Array:

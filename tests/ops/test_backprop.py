@@ -10,10 +10,11 @@ from jax import flatten_util
 from scipy import optimize, special
 
 from dlfx.ops import backprop
-from dlfx.ops.backprop import ACTIVATIONS, LOSSES, OUTPUTS, Layer
+from dlfx.ops.backprop import LOSSES, OUTPUTS, Layer
 from dlfx.types import UserError
 from tests.compiling import quick
 
+ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "silu")
 PAIRS = [
     ("squared", "identity"), ("squared", "sigmoid"), ("squared", "tanh"), ("squared", "softplus"),
     ("cross_entropy", "softmax"), ("sigmoid_cross_entropy", "sigmoid"),
@@ -69,35 +70,6 @@ def test_any_loss_and_any_depth(loss, output, sizes):
         ours = flat(hand(*given, "tanh", output, loss))
         theirs = flat(quick(jax.grad(lambda *a: mean_loss(*a, "tanh", output, loss)))(*given))
     assert np.linalg.norm(ours - theirs) < 1e-14 * np.linalg.norm(theirs)
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_slopes_are_those_of_the_activations(name):
-    with jax.enable_x64(True):
-        z = jnp.concatenate([jnp.linspace(-6, 6, 97), jnp.array([-30.0, 30.0, 0.0])])
-        activation = ACTIVATIONS[name]
-        exact = jax.vmap(jax.grad(activation.value))(z)
-        np.testing.assert_allclose(activation.slope(z, activation.value(z)), exact, rtol=1e-12, atol=1e-15)
-        away = z[(abs(z) > 1e-3) & (abs(z) < 7)]  # from the kink
-        central = (activation.value(away + 1e-5) - activation.value(away - 1e-5)) / 2e-5
-        np.testing.assert_allclose(activation.slope(away, activation.value(away)), central, rtol=1e-6, atol=1e-9)
-
-
-def test_activations_are_their_formulas():
-    z = np.linspace(-5, 5, 21).astype(np.float32)
-    formulas = {
-        "identity": z,
-        "sigmoid": special.expit(z),
-        "tanh": np.tanh(z),
-        "relu": np.where(z > 0, z, 0),
-        "leaky_relu": np.where(z > 0, z, 0.01 * z),
-        "elu": np.where(z > 0, z, np.expm1(z)),
-        "softplus": np.log1p(np.exp(z)),
-        "silu": z * special.expit(z),
-    }
-    assert set(formulas) == set(ACTIVATIONS)
-    for name, wanted in formulas.items():
-        np.testing.assert_allclose(ACTIVATIONS[name].value(z), wanted, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_the_notation_is_from_unit_a_to_unit_b():
