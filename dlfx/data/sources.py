@@ -203,7 +203,7 @@ def read_all(source: Source, chunk: int = 1024) -> Examples:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-SOURCES = {
+SOURCES: dict[str, Callable[[], tuple[Source, Source]]] = {
     "digits": digits,
     "digits_0to5": partial(digits_between, 0, 5),
     "digits_6to9": partial(digits_between, 6, 9),

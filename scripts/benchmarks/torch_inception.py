@@ -120,7 +120,7 @@ class Branches(nn.Module):
         self.chains: list[list[Any]] = []
         self.outputs = 0
         for chain in chains:
-            channels, names = inputs, []
+            channels, names = inputs, list[Any]()
             for layer in chain:
                 if isinstance(layer, str):
                     names.append(layer)
@@ -130,7 +130,7 @@ class Branches(nn.Module):
                 for name, features, kernel, *stride in fork:
                     features = scaled(features, width)
                     padding = tuple(side // 2 for side in kernel) if not stride else 0
-                    self.add_module(name, ConvBN(channels, features, kernel, *(stride or (1,)), padding))
+                    self.add_module(name, ConvBN(channels, features, kernel, stride[0] if stride else 1, padding))
                     ends.append(features)
                 names.append(tuple(name for name, *_ in fork))
                 channels = sum(ends)
@@ -187,12 +187,12 @@ def inception_e() -> list[list[Any]]:
     ]
 
 
-INCEPTION_B = [
+INCEPTION_B: list[list[Any]] = [
     [("branch3x3", 384, (3, 3), 2)],
     [("branch3x3dbl_1", 64, ONE), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3), 2)],
     ["halve"],
 ]
-INCEPTION_D = [
+INCEPTION_D: list[list[Any]] = [
     [("branch3x3_1", 192, ONE), ("branch3x3_2", 320, (3, 3), 2)],
     [
         *(("branch7x7x3_1", 192, ONE), ("branch7x7x3_2", 192, (1, 7))),
@@ -214,7 +214,7 @@ class InceptionHead(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    BLOCKS = {
+    BLOCKS: dict[str, list[list[Any]]] = {
         "5b": inception_a(32),
         "5c": inception_a(64),
         "5d": inception_a(64),

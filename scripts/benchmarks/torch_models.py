@@ -158,7 +158,7 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        layers = [conv_bn_relu6(inputs, hidden, 1)] if expansion > 1 else []
+        layers: list[nn.Module] = [conv_bn_relu6(inputs, hidden, 1)] if expansion > 1 else []
         layers += [conv_bn_relu6(hidden, hidden, 3, stride, hidden), nn.Conv2d(hidden, outputs, 1, bias=False)]
         self.conv = nn.Sequential(*layers, nn.BatchNorm2d(outputs))
         self.residual = stride == 1 and inputs == outputs
