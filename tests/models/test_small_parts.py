@@ -58,15 +58,15 @@ def test_what_alexnet_drops(name: str) -> None:
     assert np.allclose(logits, p["classifier.6"]["bias"]) == (name == "alexnet_2012")
 
 
-def test_alexnet_of_2012_begins_as_published() -> None:
+def test_biases_of_2012_begin_as_published() -> None:
     module = MODELS["alexnet_2012"](width=1 / 4, num_classes=10)
     params = quick(module.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     ones = {name for name, layer in params.items() if (layer["bias"] == 1).all()}
     zeros = {name for name, layer in params.items() if (layer["bias"] == 0).all()}
     assert ones == {"features.3", "features.8", "features.10", "classifier.1", "classifier.4"}
     assert zeros == {"features.0", "features.6", "classifier.6"}
-    for name in ("features.3", "classifier.1"):
-        np.testing.assert_allclose(params[name]["kernel"].std(), 0.01, rtol=0.05)
+    for name, inputs in (("features.3", 25 * 12), ("classifier.1", 36 * 64)):  # of which there are half, of groups
+        np.testing.assert_allclose(params[name]["kernel"].std(), (2 / inputs) ** 0.5, rtol=0.05)
 
 
 @pytest.mark.parametrize("tensorflow_padding", [False, True])
