@@ -73,7 +73,7 @@ def deformable_conv(
     grid = np.stack(np.broadcast_arrays(down[:, None, :, None], right[None, :, None, :]), -1)  # [H', W', kh, kw, 2]
     exact = jnp.promote_types(offsets.dtype, jnp.float32)  # bfloat16 could not tell pixel 257 from 256
     moves = offsets.reshape(*offsets.shape[:3], groups, taps, 2).astype(exact)
-    points = grid.reshape(*sides, 1, taps, 2).astype(exact) + moves
+    points = jnp.asarray(grid.reshape(*sides, 1, taps, 2), exact) + moves
     parts = x.reshape(*x.shape[:3], groups, channels // groups)
     values = jax.vmap(bilinear_sample, (3, 3), 3)(parts, points)  # [B, H', W', G, taps, C / G]
     if modulation is not None:

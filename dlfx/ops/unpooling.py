@@ -44,7 +44,10 @@ def max_pool_with_argmax(
     # Along the rows first, then down the columns, so that among equal maxima the first in row-major order wins.
     for axis, size, step in ((x.ndim - 2, sizes[1], strides[1]), (x.ndim - 3, sizes[0], strides[0])):
         end = best[0].shape[axis] - size + 1
-        first, *others = (tuple(lax.slice_in_dim(array, k, end + k, step, axis) for array in best) for k in range(size))
+        first, *others = (
+            (lax.slice_in_dim(best[0], k, end + k, step, axis), lax.slice_in_dim(best[1], k, end + k, step, axis))
+            for k in range(size)
+        )
         for second in others:
             (a, i), (b, j) = first, second
             # NaN wins. Padding, whose index is -1, loses even against another lowest value.
