@@ -1,6 +1,7 @@
 """Convolution, lowered to what the platform is fast at."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from dlfx.types import Array
+from dlfx.ops.depthwise import depthwise
+from dlfx.ops.winograd import tiles, winograd, winograd_kernel_gradient
+from dlfx.types import Array, UserError
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -28,44 +31,64 @@ def conv_general_dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> Array:
-    """`lax.conv_general_dilated` that on CPU becomes patches and one matrix product where it can.
+    """`lax.conv_general_dilated` that on CPU is what wins for the shape; given to Linen in `dlfx.nn.convolution`.
 
-    `y[b, i, j, o] = sum_{u, v, c} x[b, i s + u, j s + v, c] w[u, v, c, o]` is the product of the patches
-    `[b, i, j, (u v c)]` with the kernels `[(u v c), o]`: im2col, by strided slices joined along the channels. Inside
-    `lax.scan` and under `vmap` over kernels XLA's CPU convolutions fall back to loops many times slower; a matrix
-    product stays one. The patches take `kh kw / (sh sw)` times the memory of the input. To be given to Linen,
-    `nn.Conv(..., conv_general_dilated=conv_general_dilated)`, by networks whose images are small.
+    - 1x1: a product of matrices.
+    - 3x3 of stride 1 with many channels: Winograd's, see `dlfx.ops.winograd`.
+    - Depthwise: sums of shifted products, see `dlfx.ops.depthwise`. Other groups: batches of convolutions.
+    - A stride that divides the kernel: blocks of pixels laid out along the channels, then stride 1.
+    - Small images or few channels, and everything under `vmap` over kernels, which XLA turns into a grouped
+      convolution: im2col, the product of the patches `[b, i, j, (u v c)]` with the kernels `[(u v c), o]`, or the
+      products with every tap and their shifted sum.
+    - The rest: XLA's own.
 
     Args:
       lhs: images; lowered when `[B, H, W, C]`.
       rhs: kernels; lowered when `[kh, kw, C, O]`.
       window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, batch_group_count,
-        precision, preferred_element_type: as of `lax.conv_general_dilated`. Dilated, grouped, other than
-        two-dimensional convolutions, and other layouts, go to it, and so does everything off the CPU.
+        precision, preferred_element_type: as of `lax.conv_general_dilated`. Dilated, other than two-dimensional
+        convolutions, other layouts and types, and a `precision`, go to it, and so does everything off the CPU.
 
     Returns:
-      What `lax.conv_general_dilated` returns, `[B, H', W', O]`, up to the order of summation.
+      What `lax.conv_general_dilated` returns, `[B, H', W', O]`, up to rounding.
+
+    Raises:
+      UserError: for a stride below 1, groups that do not divide the channels, and kernels larger than the images.
 
     Source: Chellapilla, Puri and Simard 2006, High Performance Convolutional Neural Networks for Document Processing,
-      section 3.
+      section 3, for im2col.
     """
-    dilation = [*(lhs_dilation or ()), *(rhs_dilation or ())]
-    groups = (feature_group_count, batch_group_count)
+    strides = tuple(window_strides)
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    groups = feature_group_count
+    _check(lhs.shape[layout.lhs_spec[1]], rhs.shape[layout.rhs_spec[1]], rhs.shape[layout.rhs_spec[0]], strides, groups)
+    sides = [lhs.shape[axis] for axis in layout.lhs_spec[2:]]
+    kernel_size = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]
+    dilation = [(rate or [1] * len(sides)) for rate in (lhs_dilation, rhs_dilation)]
+    reach = [rate * (size - 1) + 1 for rate, size in zip(dilation[1], kernel_size, strict=True)]
+    spread = [rate * (side - 1) + 1 for rate, side in zip(dilation[0], sides, strict=True)]
+    pads = lax.padtype_to_pads(spread, reach, strides, padding) if isinstance(padding, str) else padding
+    pads = [(int(low), int(high)) for low, high in pads]
+    padded = [side + sum(edges) for side, edges in zip(spread, pads, strict=True)]
+    if any(size > side for size, side in zip(reach, padded, strict=True)):
+        raise UserError(f"a kernel of {reach} does not fit into images of {padded}, padding included")
     lowered = (
         jax.default_backend() == "cpu"
         and lhs.ndim == 4
         and lhs.dtype == rhs.dtype
+        and lhs.dtype in (jnp.float32, jnp.float64)
         and layout == lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
-        and all(rate == 1 for rate in dilation)
-        and groups == (1, 1)
+        and all(rate == 1 for rates in dilation for rate in rates)
+        and batch_group_count == 1
+        and precision is None
+        and preferred_element_type in (None, lhs.dtype)
     )
     if not lowered:
         return lax.conv_general_dilated(
             lhs,
             rhs,
-            window_strides,
-            padding,
+            strides,
+            pads,
             lhs_dilation,
             rhs_dilation,
             dimension_numbers,
@@ -74,30 +97,90 @@ def conv_general_dilated(
             precision,
             preferred_element_type,
         )
-
-    kernel_size, strides = rhs.shape[:2], (window_strides[0], window_strides[1])
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], kernel_size, strides, padding)
-    padded = lax.pad(lhs, jnp.zeros((), lhs.dtype), ((0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)))
-    padded, rhs, strides = _without_strides(padded, rhs, strides)
-    if strides == (1, 1) and precision is None and preferred_element_type is None:
-        return _unit_stride(padded, rhs, (0, 0))
-    patches = im2col(padded, rhs.shape[:2], strides)
-    kernels = rhs.reshape(-1, rhs.shape[-1])
-    contract_last_with_first = (((3,), (0,)), ((), ()))
-    return lax.dot_general(patches, kernels, contract_last_with_first, precision, preferred_element_type)
+    if groups == 1:
+        return _convolve(lhs, rhs, strides, pads)
+    batch, height, width, channels = lhs.shape
+    if groups == channels:
+        images, multiplier = _pad(lhs, pads), rhs.shape[3] // channels
+        return depthwise(jnp.repeat(images, multiplier, 3) if multiplier > 1 else images, rhs[:, :, 0], strides)
+    parts = lhs.reshape(batch, height, width, groups, channels // groups)
+    kernels = rhs.reshape(*rhs.shape[:3], groups, rhs.shape[3] // groups)
+    y = jax.vmap(lambda x, kernel: _convolve(x, kernel, strides, pads), (3, 3), 3)(parts, kernels)
+    return y.reshape(*y.shape[:3], -1)
 
 
-def _unit_stride(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:
-    """The convolution of stride 1, zeros around x, `[B, H, W, C]` and `[kh, kw, C, O]` to `[B, H', W', O]`."""
-    return _unit_stride_p.bind(x, kernel, padding=padding)
+def _check(channels: int, read: int, features: int, strides: Sequence[int], groups: int) -> None:
+    if any(step < 1 for step in strides):
+        raise UserError(f"strides of {list(strides)}: a convolution moves by at least 1")
+    if groups < 1 or channels % groups or features % groups:
+        raise UserError(f"{groups} groups do not divide {channels} channels into {features} features")
+    if read * groups != channels:
+        raise UserError(
+            f"kernels that read {read} channels in {groups} groups do not fit images of {channels} channels"
+        )
 
 
-def _unit_stride_rule(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:
-    """Two ways to one result: the patches of the input times the kernels, or the input times every tap of the kernels,
-    and then the sum of the shifted products. What is copied has kh kw C channels in the first, kh kw O in the second.
+def _pad(x: Array, pads: Sequence[tuple[int, int]]) -> Array:
+    if not any(map(any, pads)):
+        return x
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
+
+
+def _convolve(x: Array, kernel: Array, strides: tuple[int, ...], pads: Sequence[tuple[int, int]]) -> Array:
+    """The convolution of one group, `[B, H, W, C]` and `[kh, kw, C, O]` to `[B, H', W', O]`."""
+    (sh, sw), (kh, kw) = strides, kernel.shape[:2]
+    if (kh, kw) == (1, 1):
+        return _unit_stride(_pad(x, pads)[:, ::sh, ::sw], kernel, (0, 0))
+    if strides == (1, 1) and all(low == high for low, high in pads):
+        return _unit_stride(x, kernel, (pads[0][0], pads[1][0]))
+    if kh % sh or kw % sw:
+        padded = _pad(x, pads)
+        if _is_for_xla(kernel.shape[2:], ((padded.shape[1] - kh) // sh + 1, (padded.shape[2] - kw) // sw + 1)):
+            return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=NHWC)
+        return im2col(padded, (kh, kw), (sh, sw)) @ kernel.reshape(-1, kernel.shape[3])
+    return _unit_stride(*_without_strides(_pad(x, pads), kernel, (sh, sw)), (0, 0))
+
+
+def _unit_stride(x: Array, kernel: Array, padding: tuple[int, int], turned: bool = False) -> Array:
+    """The convolution of stride 1, zeros around x, `[B, H, W, C]` and `[kh, kw, C, O]` to `[B, H', W', O]`.
+
+    Turned, the kernel is `[kh, kw, O, C]`, and rotated by half a turn: the gradient in the images.
     """
+    return _unit_stride_p.bind(x, kernel, padding=padding, turned=turned)
+
+
+def _unit_stride_rule(
+    x: Array, kernel: Array, padding: tuple[int, int], turned: bool = False, own: bool = True
+) -> Array:
+    """What wins for the shape; without `own`, under vmap over kernels, nothing that XLA has a convolution for.
+
+    Of im2col, patches of the input times the kernels, and the input times every tap and then the sum of the shifted
+    products, the one that copies less: kh kw C channels in the first, kh kw O in the second.
+    """
+    kh, kw, *channels = kernel.shape
+    if (kh, kw) == (1, 1) and not any(padding):
+        return lax.dot_general(x, kernel[0, 0], (((3,), (1 if turned else 0,)), ((), ())))
+    out = x.shape[1] + 2 * padding[0] - kh + 1, x.shape[2] + 2 * padding[1] - kw + 1
+    if own and _is_for_winograd(x.shape[0], kernel.shape, out):
+        return winograd(x, kernel, padding, turned)
+    if turned:
+        kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+    if own and _is_for_xla(channels, out):
+        pads = [(rows, rows) for rows in padding]
+        return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
     return _gather(x, kernel, padding) if kernel.shape[2] <= kernel.shape[3] else _scatter(x, kernel, padding)
+
+
+def _is_for_winograd(batch: int, kernel: Sequence[int], out: Sequence[int]) -> bool:
+    """Where Winograd's convolution beats XLA's: with channels enough, and tiles enough for each of the 36 products to
+    be worth a transformed kernel."""
+    many = math.prod(tiles(*out)) * batch >= 32
+    return tuple(kernel[:2]) == (3, 3) and min(kernel[2:]) >= 64 and kernel[2] * kernel[3] <= 256 * 256 and many
+
+
+def _is_for_xla(channels: Sequence[int], out: Sequence[int]) -> bool:
+    """Where XLA's convolution beats im2col: not from images of 2x2 down, nor with few channels on small images."""
+    return min(out) >= 4 and (min(channels) >= 16 or min(out) >= 64)
 
 
 def _gather(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:
@@ -121,35 +204,61 @@ def _surround(x: Array, padding: tuple[int, int]) -> Array:
     return jnp.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0))) if any(padding) else x
 
 
-def _images_gradient(dy: Array, x: Any, kernel: Array, padding: tuple[int, int]) -> Array:
+def _images_gradient(dy: Array, x: Any, kernel: Array, padding: tuple[int, int], turned: bool) -> Array:
     kh, kw = kernel.shape[:2]
-    return _unit_stride(dy, kernel[::-1, ::-1].swapaxes(2, 3), (kh - 1 - padding[0], kw - 1 - padding[1]))
+    return _unit_stride(dy, kernel, (kh - 1 - padding[0], kw - 1 - padding[1]), not turned)
 
 
-def _kernel_gradient(dy: Array, x: Array, kernel: Any, padding: tuple[int, int]) -> Array:
-    kh, kw = (x.shape[i] + 2 * padding[i - 1] - dy.shape[i] + 1 for i in (1, 2))
-    channels, features = x.shape[-1], dy.shape[-1]
+def _kernel_gradient(dy: Array, x: Array, kernel: Any, padding: tuple[int, int], turned: bool) -> Array:
+    gradient = _kernel_gradient_p.bind(x, dy, padding=padding)
+    return gradient[::-1, ::-1].swapaxes(2, 3) if turned else gradient
+
+
+def _kernel_gradient_rule(x: Array, dy: Array, padding: tuple[int, int], own: bool = True) -> Array:
+    """What wins for the shape, as in `_unit_stride_rule`."""
+    kh, kw, channels, features = shape = _kernel_shape(x.shape, dy.shape, padding)
+    if (kh, kw) == (1, 1):
+        return _product_of_transpose(x, dy).reshape(shape)
+    if own and _is_for_winograd(x.shape[0], shape, dy.shape[1:3]):
+        return winograd_kernel_gradient(x, dy, padding)
+    if own and _is_for_xla((channels, features), dy.shape[1:3]):
+        pads = [(rows, rows) for rows in padding]
+
+        def convolve(kernel: Array) -> Array:
+            return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
+
+        return jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, x.dtype))(dy)[0]
     if channels <= features:
         patches = im2col(_surround(x, padding), (kh, kw), (1, 1))
-        return _product_of_transpose(patches, dy).reshape(kh, kw, channels, features)
+        return _product_of_transpose(patches, dy).reshape(shape)
     patches = im2col(_surround(dy, (kh - 1 - padding[0], kw - 1 - padding[1])), (kh, kw), (1, 1))
     products = _product_of_transpose(x, patches).reshape(channels, kh, kw, features)
     return jnp.moveaxis(products, 0, 2)[::-1, ::-1]
 
 
-def _batched(args: Any, axes: Any, padding: tuple[int, int]) -> tuple[Array, int]:
-    return jax.vmap(functools.partial(_unit_stride_rule, padding=padding), axes)(*args), 0
+def _kernel_shape(x: Sequence[int], dy: Sequence[int], padding: tuple[int, int]) -> tuple[int, int, int, int]:
+    return x[1] + 2 * padding[0] - dy[1] + 1, x[2] + 2 * padding[1] - dy[2] + 1, x[3], dy[3]
+
+
+def _batched(args: Any, axes: Any, padding: tuple[int, int], turned: bool) -> tuple[Array, int]:
+    x, kernel = args
+    if axes[1] is None:  # more images: one convolution
+        x = jnp.moveaxis(x, axes[0], 0)
+        y = _unit_stride(x.reshape(-1, *x.shape[2:]), kernel, padding, turned)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    rule = functools.partial(_unit_stride_rule, padding=padding, turned=turned, own=False)
+    return jax.vmap(rule, axes)(x, kernel), 0
 
 
 # A primitive of its own, for gradients of its own that work in forward mode, twice, and under vmap as well.
 _unit_stride_p = Primitive("unit_stride_convolution")
-_unit_stride_p.def_impl(jax.jit(_unit_stride_rule, static_argnames="padding"))
+_unit_stride_p.def_impl(jax.jit(_unit_stride_rule, static_argnames=("padding", "turned")))
 _unit_stride_p.def_abstract_eval(
-    lambda x, kernel, padding: jax.core.ShapedArray(
+    lambda x, kernel, padding, turned: jax.core.ShapedArray(
         (
             x.shape[0],
             *(x.shape[i] + 2 * padding[i - 1] - kernel.shape[i - 1] + 1 for i in (1, 2)),
-            kernel.shape[3],
+            kernel.shape[2 if turned else 3],
         ),
         x.dtype,
     )
@@ -157,6 +266,23 @@ _unit_stride_p.def_abstract_eval(
 mlir.register_lowering(_unit_stride_p, mlir.lower_fun(_unit_stride_rule, multiple_results=False))
 ad.defbilinear(_unit_stride_p, _images_gradient, _kernel_gradient)
 batching.primitive_batchers[_unit_stride_p] = _batched
+
+# The same of the gradient in the kernel. It is bilinear too: <gradient(x, dy), k> = <convolution(x, k), dy>.
+_kernel_gradient_p = Primitive("unit_stride_convolution_kernel_gradient")
+_kernel_gradient_p.def_impl(jax.jit(_kernel_gradient_rule, static_argnames="padding"))
+_kernel_gradient_p.def_abstract_eval(
+    lambda x, dy, padding: jax.core.ShapedArray(_kernel_shape(x.shape, dy.shape, padding), x.dtype)
+)
+mlir.register_lowering(_kernel_gradient_p, mlir.lower_fun(_kernel_gradient_rule, multiple_results=False))
+ad.defbilinear(
+    _kernel_gradient_p,
+    lambda kernel, x, dy, padding: _images_gradient(dy, x, kernel, padding, False),
+    lambda kernel, x, dy, padding: _unit_stride(x, kernel, padding),
+)
+batching.primitive_batchers[_kernel_gradient_p] = lambda args, axes, padding: (
+    jax.vmap(functools.partial(_kernel_gradient_rule, padding=padding, own=False), axes)(*args),
+    0,
+)
 
 
 def _product_of_transpose(a: Array, b: Array) -> Array:
@@ -173,21 +299,20 @@ def _product_of_transpose(a: Array, b: Array) -> Array:
     return lax.optimization_barrier(lax.optimization_barrier(b.T) @ a).T
 
 
-def _without_strides(x: Array, kernel: Array, strides: tuple[int, int]) -> tuple[Array, Array, tuple[int, int]]:
-    """The same convolution on blocks of pixels laid out along the channels, with stride 1, where strides divide sizes.
+def _without_strides(x: Array, kernel: Array, strides: tuple[int, int]) -> tuple[Array, Array]:
+    """The same convolution on blocks of pixels laid out along the channels, with stride 1.
 
-    Blocks are moved whole, where strided slices pick pixels one by one, and so do their gradients.
+    The strides divide the kernel's sides. Blocks are moved whole, where strided slices pick pixels one by one, and so
+    do their gradients.
     """
     (sh, sw), (kh, kw, channels, features) = strides, kernel.shape
-    if strides == (1, 1) or kh % sh or kw % sw:
-        return x, kernel, strides
     batch, height, width, _ = x.shape
     x = x[:, : height // sh * sh, : width // sw * sw]
     x = x.reshape(batch, height // sh, sh, width // sw, sw, channels).swapaxes(2, 3)
     kernel = kernel.reshape(kh // sh, sh, kw // sw, sw, channels, features).swapaxes(1, 2)
     blocks = sh * sw * channels
     x = x.reshape(*x.shape[:3], blocks)
-    return x, kernel.reshape(kh // sh, kw // sw, blocks, features), (1, 1)
+    return x, kernel.reshape(kh // sh, kw // sw, blocks, features)
 
 
 def conv_transpose(x: Array, kernel: Array, strides: tuple[int, int], padding: int = 0) -> Array:

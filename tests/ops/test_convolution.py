@@ -139,7 +139,6 @@ def test_a_drop_in_for_linen(padding: Any, cpu: None) -> None:
 @pytest.mark.parametrize(
     "images, kernels, options",
     [
-        ((1, 6, 6, 4), (3, 3, 2, 4), {"feature_group_count": 2}),
         ((2, 6, 6, 4), (3, 3, 4, 4), {"batch_group_count": 2}),
         ((1, 6, 6, 4), (3, 3, 4, 2), {"rhs_dilation": (2, 2)}),
         ((1, 6, 6, 4), (3, 3, 4, 2), {"lhs_dilation": (2, 1)}),
