@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dlfx.learners.norms import global_norm
 from dlfx.losses.classification import softmax_cross_entropy
 from dlfx.types import Array, Batch, Key, Learner, Metrics, example_keys
 
@@ -88,7 +89,7 @@ def supervised(
         metrics = {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean(dtype=loss.dtype)}
         if axis_name is not None:
             gradient, metrics = jax.lax.pmean((gradient, metrics), axis_name)
-        metrics["grad_norm"] = optax.tree.norm(gradient)
+        metrics["grad_norm"] = global_norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = keep(state.params, optax.apply_updates(state.params, updates))
         return State(params, extra, opt_state, state.step + 1, state.key), metrics

@@ -12,10 +12,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from dlfx.ops.depthwise import depthwise
-from dlfx.ops.winograd import tiles, winograd, winograd_kernel_gradient
+from dlfx.ops.winograd import isolated, tiles, winograd, winograd_kernel_gradient
 from dlfx.types import Array, UserError
 
 NHWC = ("NHWC", "HWIO", "NHWC")
+LARGE = 1 << 20  # elements of a matrix that no cache holds
 
 
 def conv_general_dilated(
@@ -109,6 +110,22 @@ def conv_general_dilated(
     return y.reshape(*y.shape[:3], -1)
 
 
+def dense(
+    lhs: Array, rhs: Array, dimension_numbers: Any, precision: Any = None, preferred_element_type: Any = None
+) -> Array:
+    """`lax.dot_general` of a dense layer, `[..., I]` and `[I, O]`, to be given to Linen; see `dlfx.nn.dense`.
+
+    On CPU a large one is a 1x1 convolution, for the sake of that one's gradients. All else goes to lax.
+    """
+    layer = (((lhs.ndim - 1,), (0,)), ((), ()))
+    plain = precision is None and preferred_element_type in (None, lhs.dtype) and lhs.dtype == rhs.dtype
+    numbers = tuple((tuple(first), tuple(second)) for first, second in dimension_numbers)
+    if jax.default_backend() != "cpu" or not plain or rhs.size < LARGE or numbers != layer:
+        return lax.dot_general(lhs, rhs, dimension_numbers, precision, preferred_element_type)
+    y = _unit_stride(lhs.reshape(-1, 1, 1, lhs.shape[-1]), rhs[None, None], (0, 0))
+    return y.reshape(*lhs.shape[:-1], rhs.shape[1])
+
+
 def _check(channels: int, read: int, features: int, strides: Sequence[int], groups: int) -> None:
     if any(step < 1 for step in strides):
         raise UserError(f"strides of {list(strides)}: a convolution moves by at least 1")
@@ -159,7 +176,7 @@ def _unit_stride_rule(
     """
     kh, kw, *channels = kernel.shape
     if (kh, kw) == (1, 1) and not any(padding):
-        return lax.dot_general(x, kernel[0, 0], (((3,), (1 if turned else 0,)), ((), ())))
+        return _product_with_transpose(x, kernel[0, 0]) if turned else x @ kernel[0, 0]
     out = x.shape[1] + 2 * padding[0] - kh + 1, x.shape[2] + 2 * padding[1] - kw + 1
     if own and _is_for_winograd(x.shape[0], kernel.shape, out):
         return winograd(x, kernel, padding, turned)
@@ -168,7 +185,8 @@ def _unit_stride_rule(
     if own and _is_for_xla(channels, out):
         pads = [(rows, rows) for rows in padding]
         return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
-    return _gather(x, kernel, padding) if kernel.shape[2] <= kernel.shape[3] else _scatter(x, kernel, padding)
+    copies = _gather if kernel.shape[2] <= kernel.shape[3] else _scatter
+    return isolated(functools.partial(copies, padding=padding), x, kernel)
 
 
 def _is_for_winograd(batch: int, kernel: Sequence[int], out: Sequence[int]) -> bool:
@@ -228,6 +246,11 @@ def _kernel_gradient_rule(x: Array, dy: Array, padding: tuple[int, int], own: bo
             return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
 
         return jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, x.dtype))(dy)[0]
+    return isolated(functools.partial(_by_patches, padding=padding), x, dy)
+
+
+def _by_patches(x: Array, dy: Array, padding: tuple[int, int]) -> Array:
+    kh, kw, channels, features = shape = _kernel_shape(x.shape, dy.shape, padding)
     if channels <= features:
         patches = im2col(_surround(x, padding), (kh, kw), (1, 1))
         return _product_of_transpose(patches, dy).reshape(shape)
@@ -246,8 +269,23 @@ def _batched(args: Any, axes: Any, padding: tuple[int, int], turned: bool) -> tu
         x = jnp.moveaxis(x, axes[0], 0)
         y = _unit_stride(x.reshape(-1, *x.shape[2:]), kernel, padding, turned)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
-    rule = functools.partial(_unit_stride_rule, padding=padding, turned=turned, own=False)
-    return jax.vmap(rule, axes)(x, kernel), 0
+    return _members(functools.partial(_unit_stride_rule, padding=padding, turned=turned), args, axes)
+
+
+def _members(rule: Any, args: Sequence[Array], axes: Sequence[int | None]) -> tuple[Array, int]:
+    """A rule for each member of a population.
+
+    One member after another, each on all cores, is four times as fast as XLA's batched products of small matrices. On
+    several devices members may lie on different ones, and only a batched product leaves them there.
+    """
+    if jax.local_device_count() > 1:
+        return jax.vmap(functools.partial(rule, own=False), axes)(*args), 0
+    count = next(x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None)
+    rows = [
+        jnp.broadcast_to(x, (count, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(args, axes, strict=True)
+    ]
+    return lax.map(lambda member: rule(*member), tuple(rows)), 0
 
 
 # A primitive of its own, for gradients of its own that work in forward mode, twice, and under vmap as well.
@@ -279,10 +317,22 @@ ad.defbilinear(
     lambda kernel, x, dy, padding: _images_gradient(dy, x, kernel, padding, False),
     lambda kernel, x, dy, padding: _unit_stride(x, kernel, padding),
 )
-batching.primitive_batchers[_kernel_gradient_p] = lambda args, axes, padding: (
-    jax.vmap(functools.partial(_kernel_gradient_rule, padding=padding, own=False), axes)(*args),
-    0,
+batching.primitive_batchers[_kernel_gradient_p] = lambda args, axes, padding: _members(
+    functools.partial(_kernel_gradient_rule, padding=padding), args, axes
 )
+
+
+def _product_with_transpose(a: Array, b: Array) -> Array:
+    """`a b^T`, `[..., n]` and `[m, n]` to `[..., m]`.
+
+    Of few rows and a large matrix XLA's product on CPU takes five times as long as to read the matrix, but not where
+    it is a batch of several.
+    """
+    rows, parts = a.size // a.shape[-1], 8
+    if b.size < LARGE or rows > 256 or b.shape[0] % parts:
+        return a @ b.T
+    blocks = jnp.einsum("rn,pmn->prm", a.reshape(rows, -1), b.reshape(parts, -1, b.shape[1]))
+    return blocks.swapaxes(0, 1).reshape(*a.shape[:-1], b.shape[0])
 
 
 def _product_of_transpose(a: Array, b: Array) -> Array:
@@ -292,8 +342,8 @@ def _product_of_transpose(a: Array, b: Array) -> Array:
     the narrower one, laid out for real, costs little beside that.
     """
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-    if min(a.shape[1], b.shape[1]) < 32:
-        return a.T @ b
+    if min(a.shape[1], b.shape[1]) < 32 or len(a) < max(a.shape[1], b.shape[1]):
+        return a.T @ b  # the long axis is not the first
     if a.shape[1] <= b.shape[1]:
         return lax.optimization_barrier(a.T) @ b
     return lax.optimization_barrier(lax.optimization_barrier(b.T) @ a).T

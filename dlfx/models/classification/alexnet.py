@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dlfx.models.classification.interface import at_least_float32, flatten, require_images
 from dlfx.nn.conv_norm import scaled
 from dlfx.nn.convolution import Conv
+from dlfx.nn.dense import Dense
 from dlfx.ops.adaptive_pooling import adaptive_avg_pool
 from dlfx.ops.normalization import local_response_norm
 from dlfx.ops.pooling import max_pool
@@ -70,7 +71,7 @@ class AlexNet(nn.Module):
             bias: Any = nn.initializers.ones if self.of_2012 and name in BIASES else nn.initializers.zeros
             return kind(size, **how, kernel_init=initial, bias_init=bias, name=name, **dtypes)
 
-        conv, dense = partial(layer, Conv), partial(layer, nn.Dense)
+        conv, dense = partial(layer, Conv), partial(layer, Dense)
         conv3: Any = partial(conv, kernel_size=(3, 3), padding=1)
         norm = local_response_norm if self.of_2012 else lambda x: x
         drop = nn.Dropout(self.dropout, deterministic=not train)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dlfx.models.classification.interface import at_least_float32, flatten, require_images
 from dlfx.nn.conv_norm import he_normal_fan_out, scaled
 from dlfx.nn.convolution import Conv
+from dlfx.nn.dense import Dense
 from dlfx.nn.normalization import BatchNorm
 from dlfx.ops.adaptive_pooling import adaptive_avg_pool
 from dlfx.ops.pooling import max_pool
@@ -92,10 +93,10 @@ class ConvBlocks(nn.Module):
         x = features["pooled"] = flatten(x if self.grid is None else adaptive_avg_pool(x, self.grid))
         small: Any = nn.initializers.normal(0.01)
         for index, units in enumerate(hidden):
-            x = nn.Dense(scaled(units, self.width), kernel_init=small, name=f"classifier.{3 * index}", **dtypes)(x)
+            x = Dense(scaled(units, self.width), kernel_init=small, name=f"classifier.{3 * index}", **dtypes)(x)
             x = features[f"hidden{index + 1}"] = nn.relu(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.Dense(self.num_classes, kernel_init=small, name=f"classifier.{3 * len(hidden)}", **dtypes)(x)
+        x = Dense(self.num_classes, kernel_init=small, name=f"classifier.{3 * len(hidden)}", **dtypes)(x)
         return at_least_float32(x), features
 
 
