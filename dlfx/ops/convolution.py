@@ -103,7 +103,9 @@ def conv_general_dilated(
     batch, height, width, channels = lhs.shape
     if groups == channels:
         images, multiplier = _pad(lhs, pads), rhs.shape[3] // channels
-        return depthwise(jnp.repeat(images, multiplier, 3) if multiplier > 1 else images, rhs[:, :, 0], strides)
+        return depthwise(
+            jnp.repeat(images, multiplier, 3) if multiplier > 1 else images, rhs[:, :, 0], (strides[0], strides[1])
+        )
     parts = lhs.reshape(batch, height, width, groups, channels // groups)
     kernels = rhs.reshape(*rhs.shape[:3], groups, rhs.shape[3] // groups)
     y = jax.vmap(lambda x, kernel: _convolve(x, kernel, strides, pads), (3, 3), 3)(parts, kernels)

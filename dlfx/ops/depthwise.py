@@ -65,8 +65,10 @@ def _kernel_gradient(dy: Array, x: Array, kernel: Any, strides: tuple[int, int])
     # The sum as a product with ones: a reduction would be fused with the products and lose its vector instructions.
     ones = jnp.ones((1, dy.size // channels), dy.dtype)
 
+    size = dy.shape[1], dy.shape[2]
+
     def tap(u: int, v: int) -> Array:
-        return (ones @ (_window(x, (u, v), dy.shape[1:3], strides) * dy).reshape(-1, channels))[0]
+        return (ones @ (_window(x, (u, v), size, strides) * dy).reshape(-1, channels))[0]
 
     return jnp.stack([tap(u, v) for u in range(kh) for v in range(kw)]).reshape(kh, kw, channels)
 

@@ -33,7 +33,7 @@ def side(case: Any, images: np.ndarray, labels: np.ndarray, dtype: str) -> timin
         def step(state: Any, batch: Any) -> Any:
             return jax.lax.scan(lambda state, _: one_step(state, batch), state, None, case.steps)
 
-    run = jax.jit(step, donate_argnums=0)
+    run: Any = jax.jit(step, donate_argnums=0)
     held = [run(jax.jit(init)(key, batch), batch)[0]]
 
     def call() -> None:
@@ -56,7 +56,7 @@ def flops(case: Any) -> float:
 
 
 def multiply_adds(jaxpr: Any) -> int:
-    """Of the products and convolutions of a jaxpr, those of the jaxprs within included."""
+    """Of the products and convolutions of a jaxpr, ours included, and those of the jaxprs within."""
     total = 0
     for equation in jaxpr.eqns:
         shapes = [value.aval.shape for value in equation.invars if hasattr(value.aval, "shape")]
@@ -64,7 +64,7 @@ def multiply_adds(jaxpr: Any) -> int:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += int(np.prod(out.shape) * np.prod([shapes[0][axis] for axis in contracted]))
-        elif equation.primitive.name in ("conv_general_dilated", "convolution"):
+        elif equation.primitive.name in ("conv_general_dilated", "unit_stride_convolution", "depthwise_convolution"):
             total += int(np.prod(out.shape) * np.prod(shapes[1][:-1]))
         else:
             for inner in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns")):

@@ -19,11 +19,14 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def training(case: Any, images: np.ndarray, labels: np.ndarray, dtype: str, device: str, kind: str) -> Callable[[], None]:
+def training(
+    case: Any, images: np.ndarray, labels: np.ndarray, dtype: str, device: str, kind: str
+) -> Callable[[], None]:
     """One step of one model on one batch."""
     channels_last = torch.channels_last if "channels_last" in kind else torch.contiguous_format
     torch.manual_seed(0)
-    model = MODELS[case.model](num_classes=10, channels=case.image[2]).to(device).to(memory_format=channels_last).train()
+    model: Any = MODELS[case.model](num_classes=10, channels=case.image[2])
+    model = model.to(device).to(memory_format=channels_last).train()
     rule = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     x = torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), device=device).to(memory_format=channels_last)
     y = torch.tensor(labels, dtype=torch.long, device=device)
