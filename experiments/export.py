@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from flax.traverse_util import unflatten_dict
 
 from dlfx.types import UserError
 from dlfx.weights.files import save_safetensors
@@ -24,13 +23,25 @@ def main(_: Any) -> None:
     if not FLAGS.workdir or output.suffix != ".safetensors":
         raise UserError("give the directory of a finished run, --workdir=DIR, and --output=FILE.safetensors")
     told, accuracy, stored = classifiers._read(Path(FLAGS.workdir).expanduser())
-    tensors = to_torch_names(unflatten_dict(stored, sep="/"))
+    tensors = to_torch_names(_nested(stored))
     about = {"format": "pt", "model": told["model"], "dataset": told["dataset"], "test_accuracy": f"{accuracy:.4f}"}
     try:
         save_safetensors(output, tensors, about)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
     print(f"{len(tensors)} tensors of {told['model']}, test accuracy {accuracy:.2%}, are in {output}")
+
+
+def _nested(stored: dict[str, Any]) -> dict[str, Any]:
+    """Arrays by paths such as `params/c1/kernel` as dicts in dicts."""
+    tree: dict[str, Any] = {}
+    for path, value in stored.items():
+        *inner, leaf = path.split("/")
+        place = tree
+        for key in inner:
+            place = place.setdefault(key, {})
+        place[leaf] = value
+    return tree
 
 
 if __name__ == "__main__":
