@@ -147,7 +147,7 @@ def draw_degradation(found: Found, path: Path) -> None:
     middle.set_xticks(range(len(names)), names)
     middle.set(ylabel="error, %", title="in the end: training (dark) and test (light)")
     right.set(xlabel="depth of the convolution, first to last", ylabel="|gradient| / |kernel|", yscale="log")
-    right.set_title("before the first step: with batch norm no gradient vanishes")
+    right.set_title("before the first step: batch norm lets none vanish")
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
     left.legend()

@@ -23,7 +23,7 @@ def draw(path: Path, title: str, image: tuple[int, int, int], layers: Sequence[A
     """
     shown = [layer for layer in layers if layer.macs or layer.kind in COLORS]
     rows = [shown[i : i + ROW] for i in range(0, len(shown), ROW)]
-    figure = figures.new_figure(1.0 + 0.62 * max(len(row) for row in rows) + 0.8, 2.6 * len(rows) + 0.7)
+    figure = figures.new_figure(1.0 + 0.62 * max(len(row) for row in rows) + 0.8, 3.0 * len(rows) + 0.7)
     figure.suptitle(title)
     for axes, row in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         place = 0.0
@@ -33,12 +33,13 @@ def draw(path: Path, title: str, image: tuple[int, int, int], layers: Sequence[A
         for number, layer in enumerate(row):
             color = COLORS.get(layer.kind, "#228833")
             place = _box(axes, place, layer.shape, color, layer.name, _pair(layer.receptive_field))
-            after = _block(row[number + 1].name) if number + 1 < len(row) else None
-            if after != block:
+            last = number + 1 == len(row)
+            after = "" if last else _block(row[number + 1].name)
+            if last or after != block:
                 if block:
                     axes.axvspan(begin - 0.12, place - 0.18, color="black", alpha=0.05, linewidth=0)
                 begin, block = place, after
-        axes.set(xlim=(-0.3, max(place, 4)), ylim=(-1.35, 1.45))
+        axes.set(xlim=(-0.3, max(place, 4)), ylim=(-2.1, 1.45))
         axes.set_axis_off()
     for kind, color in COLORS.items():
         if any(layer.kind == kind for layer in shown):
@@ -57,7 +58,7 @@ def _box(axes: Any, place: float, shape: Sequence[int], color: str, name: str, s
     size = f"{rows}²x{channels}" if len(shape) == 3 else f"{channels}"
     axes.text(place + width / 2, height / 2 + 0.05, size, fontsize=5.5, ha="center", va="bottom", rotation=90)
     axes.text(place + width / 2, -height / 2 - 0.05, sees, fontsize=5.5, ha="center", va="top")
-    axes.text(place + width / 2, -1.32, name, fontsize=5.5, ha="center", va="bottom", rotation=90, color="0.3")
+    axes.text(place + width / 2, -1.12, name, fontsize=5.5, ha="center", va="top", rotation=90, color="0.3")
     return place + width + 0.3
 
 
