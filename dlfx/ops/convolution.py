@@ -38,8 +38,8 @@ def conv_general_dilated(
     - 3x3 of stride 1 with many channels: Winograd's, see `dlfx.ops.winograd`.
     - Depthwise: sums of shifted products, see `dlfx.ops.depthwise`. Other groups: batches of convolutions.
     - A stride that divides the kernel: blocks of pixels laid out along the channels, then stride 1.
-    - Small images or few channels, and everything under `vmap` over kernels, which XLA turns into a grouped
-      convolution: im2col, the product of the patches `[b, i, j, (u v c)]` with the kernels `[(u v c), o]`, or the
+    - Few channels, small images, and populations on several devices (`vmap` over kernels, of which XLA makes grouped
+      convolutions): im2col, the product of the patches `[b, i, j, (u v c)]` with the kernels `[(u v c), o]`, or the
       products with every tap and their shifted sum.
     - The rest: XLA's own.
 
@@ -154,7 +154,8 @@ def _convolve(x: Array, kernel: Array, strides: tuple[int, ...], pads: Sequence[
         return _unit_stride(x, kernel, (pads[0][0], pads[1][0]))
     if kh % sh or kw % sw:
         padded = _pad(x, pads)
-        if _is_for_xla(kernel.shape[2:], ((padded.shape[1] - kh) // sh + 1, (padded.shape[2] - kw) // sw + 1)):
+        out = (padded.shape[1] - kh) // sh + 1, (padded.shape[2] - kw) // sw + 1
+        if _is_for_xla(kernel.shape[2:], out) or min(out) >= 64:
             return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=NHWC)
         return im2col(padded, (kh, kw), (sh, sw)) @ kernel.reshape(-1, kernel.shape[3])
     return _unit_stride(*_without_strides(_pad(x, pads), kernel, (sh, sw)), (0, 0))
@@ -184,7 +185,7 @@ def _unit_stride_rule(
         return winograd(x, kernel, padding, turned)
     if turned:
         kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-    if own and _is_for_xla(channels, out):
+    if own and kh >= 3 and _is_for_xla(channels, out):
         pads = [(rows, rows) for rows in padding]
         return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
     copies = _gather if kernel.shape[2] <= kernel.shape[3] else _scatter
@@ -199,8 +200,12 @@ def _is_for_winograd(batch: int, kernel: Sequence[int], out: Sequence[int]) -> b
 
 
 def _is_for_xla(channels: Sequence[int], out: Sequence[int]) -> bool:
-    """Where XLA's convolution beats im2col: not from images of 2x2 down, nor with few channels on small images."""
-    return min(out) >= 4 and (min(channels) >= 16 or min(out) >= 64)
+    """Where XLA's convolution beats im2col: with many channels, and not from images of 2x2 down.
+
+    With fewer they are equals, but in a loop such as `lax.scan` XLA's takes a hundred times as long. Callers keep small
+    kernels, those of blocks of pixels, to patches.
+    """
+    return min(out) >= 4 and min(channels) >= 64
 
 
 def _gather(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:
@@ -241,7 +246,7 @@ def _kernel_gradient_rule(x: Array, dy: Array, padding: tuple[int, int], own: bo
         return _product_of_transpose(x, dy).reshape(shape)
     if own and _is_for_winograd(x.shape[0], shape, dy.shape[1:3]):
         return winograd_kernel_gradient(x, dy, padding)
-    if own and _is_for_xla((channels, features), dy.shape[1:3]):
+    if own and kh >= 3 and _is_for_xla((channels, features), dy.shape[1:3]):
         pads = [(rows, rows) for rows in padding]
 
         def convolve(kernel: Array) -> Array:
