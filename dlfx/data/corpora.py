@@ -117,7 +117,7 @@ def decoded(data: bytes, name: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise not_utf8(name, data[error.start], error.start) from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if not text.strip():
         raise UserError(f"text file {name} is empty")
     return text

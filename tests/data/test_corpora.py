@@ -75,7 +75,7 @@ def test_documents_stay_in_their_part_whatever_else_there_is():
 
 def test_a_users_file_is_read(tmp_path):
     path = tmp_path / "text.txt"
-    path.write_bytes("\ufeffGrüße\r\nund\rmehr\n".encode() * 20)
+    path.write_bytes("\ufeffGrüße\r\nund\r\nmehr\n".encode() * 20)
     assert corpora.read_text(path).startswith("Grüße\nund\nmehr\n")
     corpus = corpora.text_file(path, (0.8, 0.2, 0))
     assert corpus.name == "text.txt" and len(corpus.train) == 1 and corpus.test == ()
