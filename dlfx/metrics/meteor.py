@@ -8,6 +8,7 @@ import numpy as np
 from dlfx.metrics.ngrams import Tokens, check_corpus
 
 BEAM = 40  # unfinished alignments that are kept, as many as in METEOR 1.5
+Beam = dict[tuple[frozenset[int], int], tuple[tuple[float, int, int], tuple]]
 
 
 class Alignment(NamedTuple):
@@ -33,12 +34,10 @@ def align(hypothesis: Tokens, reference: Tokens, stem: Callable[[str], str] | No
         contested.append(contested[-1] | {j for j, _ in option})
     # Partial alignments that leave the same choices are one: (reference words taken, match of the last word).
     # Each has its value (-matches, chunks, displacement) and its pairs.
-    beam: dict[tuple[frozenset[int], int], tuple[tuple[float, int, int], tuple]] = {
-        (frozenset(), -2): ((0.0, 0, 0), ())
-    }
+    beam: Beam = {(frozenset(), -2): ((0.0, 0, 0), ())}
     for i, option in enumerate(options):
         ahead = contested[len(options) - 1 - i]
-        new: dict[tuple[frozenset[int], int], tuple[tuple[float, int, int], tuple]] = {}
+        new: Beam = {}
         for (taken, last), ((matches, chunks, displacement), pairs) in beam.items():
             candidates = [((taken & ahead, -2), ((matches, chunks, displacement), pairs))]
             for j, exact in option:
@@ -71,8 +70,8 @@ def corpus_meteor(
     P and R are matched over all words of hypothesis and reference, each word weighted by delta (content) or 1 - delta
     (function word) and each match by 1 or `stem_weight`. A hypothesis equal to its reference has no penalty.
 
-    The defaults are those of METEOR 1.5 for English. That program also matches synonyms (WordNet) and paraphrases, for
-    which it needs its own tables; without them scores are lower or equal on average, and not its published ones. The
+    The defaults are those of METEOR 1.5 for English. That program also matches synonyms (WordNet) and paraphrases by
+    tables of its own, and has its own list of function words: figures it gave are reached only without those. The
     first METEOR is `alpha=0.9, beta=3, gamma=0.5, delta=0.5, stem_weight=1`: `F = 10 P R / (R + 9 P)`; there equal
     sentences of m words are penalised too, by `1 / (2 m^3)`.
 
