@@ -1,4 +1,4 @@
-"""A trained classifier as a judge of generated images: its penultimate features and its logits."""
+"""Finished runs of experiments.cnn: what they trained, and that as a judge of generated images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlfx.data import batches, sources
-from dlfx.models.classification import MODELS
+from dlfx.models.classification import MODELS, head_of
 from dlfx.training import checkpoints, rundir
-from dlfx.types import Array, UserError, unknown
+from dlfx.types import Array, UserError
 from dlfx.weights.inception import load_inception_v3
+from experiments.model_options import model_options
 
 WEIGHTS = (".pth", ".pt", ".safetensors")
 INCEPTION_SIZE = 299
@@ -23,8 +24,44 @@ Images = Callable[[Array], Array]  # images to images, or to what is said of the
 Shape = tuple[int, int, int]  # (H, W, C)
 
 
+class Run(NamedTuple):
+    """A finished run of `experiments.cnn`; of a population, its first member.
+
+    Attributes:
+      path: its directory.
+      flags: name to text, as `flags.txt` holds them.
+      accuracy: on the test images, in [0, 1].
+      arrays: the variables by their paths, such as `params/c1/kernel`.
+    """
+
+    path: Path
+    flags: dict[str, str]
+    accuracy: float
+    arrays: dict[str, np.ndarray]
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      model: the Linen module.
+      variables: of it, float32.
+      prepare: raw images to what the model takes, as in training.
+      num_classes: the number of classes.
+      name: what to call it, such as `lenet5-digits`.
+      accuracy: on the test images of its own data, in [0, 1]; None where it is not known.
+    """
+
+    model: Any
+    variables: Any
+    prepare: Images
+    num_classes: int
+    name: str
+    accuracy: float | None
+
+
 class Classifier(NamedTuple):
-    """A trained classifier.
+    """A trained classifier as a judge.
 
     Attributes:
       features: images `[B, H, W, C]`, float in [0, 1] or uint8, to penultimate features `[B, D]` float32. Jitted.
@@ -60,31 +97,47 @@ def load(directory: str, shape: Shape | None = None, num_classes: int | None = N
     path = Path(directory).expanduser()
     if path.is_file() or path.suffix in WEIGHTS:
         return _inception(path, shape)
-    flags, accuracy, stored = _read(path)
+    return _judge(trained(read_run(path), shape, num_classes))
+
+
+def trained(run: Run, shape: Shape | None = None, num_classes: int | None = None) -> Trained:
+    """The network of a run with its weights, in float32.
+
+    Args:
+      run: see `read_run`.
+      shape: (H, W, C) of the images that it will see; None leaves them open.
+      num_classes: of these images; None takes any.
+
+    Raises:
+      UserError: as `load`.
+    """
+    flags, stored = run.flags, run.arrays
     name, dataset, size = flags["model"], flags["dataset"], int(flags["image_size"])
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    # What models call their last layer. LeNet-5 of 1998 has the fixed codes of the ten digits there.
-    biases = [stored[last].shape for last in ("params/output/bias", "params/fc/bias") if last in stored]
-    classes = biases[0][-1] if biases else 10
+    options = model_options(name, flags)
+    head = head_of({path.split("/")[1] for path in stored if path.startswith("params/")})
+    bias = stored.get(f"params/{head}/bias")
+    classes = 10 if bias is None else bias.shape[-1]  # LeNet-5 of 1998 ends in the fixed codes of the ten digits
     if num_classes is not None and num_classes != classes:
         raise UserError(
-            f"the classifier in {path} tells {classes} classes apart ({dataset}); these images have {num_classes}"
+            f"the classifier in {run.path} tells {classes} classes apart ({dataset}); these images have {num_classes}"
         )
-    options = {"shortcut": flags["shortcut"]} if flags["shortcut"] else {}
     model = MODELS[name](num_classes=classes, **options)
-
     plain = dataset.removeprefix("tfds:")
     mean, std = sources.PIXEL_STATISTICS.get(plain, (0.5, 0.25))
     prepare = partial(batches.preprocess, mean=mean, std=std, size=size, resize=flags["resize"])
     if shape is None and not size:  # it takes images of one size alone
         shape = sources.load(dataset, flags["data_dir"])[0].shape
-    variables = _fitting(path, model, prepare, stored, shape)
-    return _classifier(model, variables, prepare, classes, f"{name}-{plain}", accuracy)
+    variables = _fitting(run, model, prepare, shape)
+    return Trained(model, variables, prepare, classes, f"{name}-{plain}", run.accuracy)
 
 
-def _read(path: Path) -> tuple[dict[str, str], float, dict[str, np.ndarray]]:
-    """The flags, test accuracy and variables, named as `params/c1/kernel`, of a finished run of `experiments.cnn`."""
+def read_run(directory: str | Path) -> Run:
+    """The finished run of `experiments.cnn` in a directory.
+
+    Raises:
+      UserError: there is none, it is of another experiment or not finished, or its checkpoint is damaged.
+    """
+    path = Path(directory).expanduser()
     if not path.is_dir():
         raise UserError(f"there is no directory {path}; give that of a run of experiments.cnn")
     try:
@@ -110,12 +163,13 @@ def _read(path: Path) -> tuple[dict[str, str], float, dict[str, np.ndarray]]:
     stored = {name.removeprefix("extra/"): x for name, x in arrays.items() if name.startswith(("params/", "extra/"))}
     accuracy = summary["metrics"]["test_accuracy"]
     if isinstance(accuracy, dict):  # of a population
-        return flags, accuracy["values"][0], {name: x[0] for name, x in stored.items()}
-    return flags, accuracy, stored
+        return Run(path, flags, accuracy["values"][0], {name: x[0] for name, x in stored.items()})
+    return Run(path, flags, accuracy, stored)
 
 
-def _fitting(path: Path, model: Any, prepare: Images, stored: dict[str, np.ndarray], shape: Shape | None) -> Any:
-    """The variables of the model, from the tensors of a checkpoint, if these fit it on images of that shape."""
+def _fitting(run: Run, model: Any, prepare: Images, shape: Shape | None) -> Any:
+    """The variables of the model, from the tensors of a run, if these fit it on images of that shape."""
+    path, stored = run.path, run.arrays
     # Where the shape is open all images are brought to one size, and channels are what they were trained with.
     images = jax.ShapeDtypeStruct((1, *(shape or (32, 32, 1))), jnp.float32)
     try:
@@ -139,9 +193,9 @@ def _fitting(path: Path, model: Any, prepare: Images, stored: dict[str, np.ndarr
     return jax.tree.unflatten(structure, [jnp.asarray(stored[name], jnp.float32) for name in expected])
 
 
-def _classifier(
-    model: Any, variables: Any, prepare: Images, num_classes: int, name: str, accuracy: float | None
-) -> Classifier:
+def _judge(of: Trained) -> Classifier:
+    model, prepare = of.model, of.prepare
+
     def features(variables: Any, images: Array) -> Array:
         named = model.apply(variables, prepare(images), train=False)[1]
         return [value for value in named.values() if value.ndim == 2][-1].astype(jnp.float32)
@@ -151,7 +205,11 @@ def _classifier(
 
     # The variables are arguments: closed over, they would be constants inside of each compiled program.
     return Classifier(
-        partial(jax.jit(features), variables), partial(jax.jit(logits), variables), num_classes, name, accuracy
+        partial(jax.jit(features), of.variables),
+        partial(jax.jit(logits), of.variables),
+        of.num_classes,
+        of.name,
+        of.accuracy,
     )
 
 
@@ -165,4 +223,4 @@ def _inception(path: Path, shape: Shape | None) -> Classifier:
         x = batches.preprocess(images, 0.5, 0.5, INCEPTION_SIZE, "bilinear")
         return jnp.broadcast_to(x, (*x.shape[:3], 3))
 
-    return _classifier(model, variables, prepare, model.num_classes, "inception_v3", None)
+    return _judge(Trained(model, variables, prepare, model.num_classes, "inception_v3", None))

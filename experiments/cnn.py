@@ -21,7 +21,7 @@ from dlfx.models.classification import AUX_WEIGHT, MODELS
 from dlfx.nn.freezing import with_fixed_norms
 from dlfx.training import evaluation, figures, loop, mesh
 from dlfx.types import Array, Key, UserError
-from experiments import common, finetuning, images
+from experiments import classifier_figures, common, finetuning, images
 from experiments.common import FLAGS, group
 from experiments.model_options import OPTIONS, model_options
 from experiments.optimizers import optimizer
@@ -152,26 +152,10 @@ def draw_figures(
         title = f"the most confident of {len(wrong)} mistakes: true as predicted"
         figures.image_grid(directory / "mistakes.png", pixels[worst], said, title)
 
-    kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == 4 and leaf.shape[2] == pixels.shape[-1]]
-    if kernels:
-        filters = np.moveaxis(np.asarray(kernels[0], np.float32), -1, 0)
-        filters = filters if filters.shape[-1] in (1, 3) else filters[..., :1]
-        figures.image_grid(
-            directory / "filters.png", filters[:64], [str(i) for i in range(64)], "filters of the first layer"
-        )
-
+    classifier_figures.filters(directory / "filters.png", state.params, pixels.shape[-1])
     _, features = predict(state, pixels[chunks[0]])
-    maps = [(name, features[name][0]) for name in order if features[name].ndim == 4 and features[name].shape[1] > 1]
-    panels: list[Any] = []
-    for name, value in maps:
-        row = [(value[..., i], f"{name} {i}") for i in range(min(8, value.shape[-1]))]
-        panels += [
-            (None, "") if panels else (pixels[0].mean(-1), f"a {labels[0]}"),
-            *row,
-            *[(None, "")] * (8 - len(row)),
-        ]
-    shown, titles = zip(*panels, strict=True)
-    figures.image_grid(directory / "features.png", shown, titles, "feature maps of one test image", columns=9)
+    maps = {name: np.asarray(features[name][0]) for name in order}
+    classifier_figures.feature_maps(directory / "features.png", pixels[0], labels[0], maps)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,15 @@ def main(_: Any) -> None:
     output = Path(FLAGS.output).expanduser()
     if not FLAGS.workdir or output.suffix != ".safetensors":
         raise UserError("give the directory of a finished run, --workdir=DIR, and --output=FILE.safetensors")
-    told, accuracy, stored = classifiers._read(Path(FLAGS.workdir).expanduser())
-    tensors = to_torch_names(_nested(stored))
-    about = {"format": "pt", "model": told["model"], "dataset": told["dataset"], "test_accuracy": f"{accuracy:.4f}"}
+    run = classifiers.read_run(FLAGS.workdir)
+    tensors = to_torch_names(_nested(run.arrays))
+    model, dataset = run.flags["model"], run.flags["dataset"]
+    about = {"format": "pt", "model": model, "dataset": dataset, "test_accuracy": f"{run.accuracy:.4f}"}
     try:
         save_safetensors(output, tensors, about)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
-    print(f"{len(tensors)} tensors of {told['model']}, test accuracy {accuracy:.2%}, are in {output}")
+    print(f"{len(tensors)} tensors of {model}, test accuracy {run.accuracy:.2%}, are in {output}")
 
 
 def _nested(stored: dict[str, Any]) -> dict[str, Any]:
