@@ -73,10 +73,10 @@ def explain(
     pixels, labels = examples["image"], examples["label"]
     show = progress(0, 3)
     images = jax.jit(network.prepare)(pixels)
-    probability = np.asarray(jax.nn.softmax(logits_of(network)(network.variables, images)))
+    probability = jax.nn.softmax(logits_of(network)(network.variables, images))
     maps = attributions(network, images, probability.argmax(-1), layer)
-    top = {name: of[:shown] for name, of in maps.items()}
-    explain_figures.maps(directory / "attribution.png", pixels[:shown], labels[:shown], probability[:shown], top)
+    top, said = {name: of[:shown] for name, of in maps.items()}, np.asarray(probability[:shown])
+    explain_figures.maps(directory / "attribution.png", pixels[:shown], labels[:shown], said, top)
     show.update(1, {})
 
     curves = deletion(network, images, probability.argmax(-1), maps)
@@ -162,7 +162,7 @@ def methods(network: classifiers.Trained, layer: str, image: Array) -> dict[str,
     }
 
 
-def attributions(network: classifiers.Trained, images: Array, classes: np.ndarray, layer: str) -> dict[str, np.ndarray]:
+def attributions(network: classifiers.Trained, images: Array, classes: Array, layer: str) -> dict[str, np.ndarray]:
     """Every attribution of prepared images to their classes, at the size of the images."""
     size = (len(images), *images.shape[1:3])
     return {
@@ -172,7 +172,7 @@ def attributions(network: classifiers.Trained, images: Array, classes: np.ndarra
 
 
 def deletion(
-    network: classifiers.Trained, images: Array, classes: np.ndarray, maps: dict[str, np.ndarray]
+    network: classifiers.Trained, images: Array, classes: Array, maps: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Mean deletion curves by attribution, and for pixels in random order."""
 
