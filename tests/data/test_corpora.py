@@ -36,12 +36,7 @@ def test_it_is_gathered_the_same_again_and_in_the_order_of_the_source(tmp_path):
     )
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "c.py").write_text('"""A test that nobody reads for prose."""\n')
-    found = [
-        paragraph
-        for path in corpora._sources(tmp_path)
-        for docstring in corpora._docstrings(corpora.ast.parse(path.read_bytes()))
-        for paragraph in corpora._paragraphs(docstring)
-    ]
+    found = corpora.joined(corpora._modules(tmp_path)).split("\n\n")
     assert found == [
         "First of all there is this.",
         "The class comes second in here.",
