@@ -46,7 +46,7 @@ def read_wav(data: bytes, name: str, rate: int) -> np.ndarray:
             channels, width, found, count = file.getparams()[:4]
             samples = file.readframes(count)
     except (wave.Error, EOFError) as error:
-        raise UserError(f"{name} is not a wav file of plain samples ({error or 'it ends too early'})") from None
+        raise UserError(f"{name} is not a wav file of plain samples ({str(error) or 'it ends too early'})") from None
     if channels != 1:
         raise UserError(f"{name} has {channels} channels; only mono is read: mix it down first")
     if width != 2:

@@ -66,7 +66,7 @@ def test_bad_recordings_are_refused(tmp_path, folder):
         "truncated: 60 of 110": whole[:-100],
         "truncated: 0 of 0": wav([]),
         "not a wav file": b"RIFF, but what follows is not",
-        "not a wav file.*too early": whole[:18],
+        "not a wav file.*too early": whole[:24],
     }
     for message, data in cases.items():
         path.write_bytes(data)
