@@ -100,11 +100,12 @@ def ctc_align(
     score = jnp.take_along_axis(best, end[None], 0)[0]
     possible = score > LOW / 2
     _, path = lax.scan(backward, end, moves, reverse=True)  # path[t] is the state before frame t
+    symbols = jnp.take_along_axis(_states(labels, blank), path[1:], 0).T
     path = path[1:].T
     labelled = (path % 2 == 1) & possible[:, None] & (jnp.arange(frames) < logit_lengths[:, None])
     positions = jnp.where(labelled, path // 2, -1)
-    symbols = jnp.where(labelled, jnp.take_along_axis(labels, jnp.maximum(positions, 0), 1), blank)
-    return Alignment(symbols.astype(jnp.int32), positions, jnp.where(possible, score, -jnp.inf))
+    symbols = jnp.where(labelled, symbols, blank).astype(jnp.int32)
+    return Alignment(symbols, positions, jnp.where(possible, score, -jnp.inf))
 
 
 def check_feasible(
@@ -156,7 +157,7 @@ def _loss_and_slope(blank: int, primals: tuple[Array, ...], tangents: tuple[Arra
     emissions = _emissions(log_probs, logit_lengths, labels, label_lengths, blank)
     skips = _skips(labels)
     # From the end, time and states run backwards and are a lattice again: both directions are one loop.
-    from_end = jnp.pad(skips[:1:-1], ((2, 0), (0, 0)), constant_values=LOW)
+    from_end = jnp.pad(skips[::-1], ((2, 0), (0, 0)), constant_values=LOW)[:-2]
     both, totals = _forward(
         jnp.concatenate([emissions, emissions[::-1, ::-1]], 2),
         jnp.concatenate([skips, from_end], 1),
