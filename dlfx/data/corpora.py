@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlfx.data import sources
 from dlfx.types import UserError
 
 FRACTIONS = (0.9, 0.05, 0.05)  # for training, validation and test
@@ -153,6 +154,38 @@ def text_file(path: str | Path, fractions: tuple[float, float, float] = FRACTION
     """The user's own text, split along its length; see `read_text` and `split_stream` for what is refused."""
     parts = split_stream(read_text(path), fractions)
     return corpus(Path(path).name, *([part] if part else [] for part in parts))
+
+
+def tfds(name: str, data_dir: str = "") -> Corpus:
+    """The texts of a prepared TFDS set, such as `tiny_shakespeare`, a record a document, without TensorFlow.
+
+    What the set has no split `validation` or `test` for is taken from its training texts by `split_documents`; a set
+    of one text alone is split along its length.
+
+    Raises:
+      UserError: when the set is not prepared, cannot be read, or has no feature `text`; see `sources.prepared`.
+    """
+    directory, prepare = sources.prepared(name, data_dir)
+    with sources.readable(name, directory, prepare):
+        builder = sources.open_prepared(directory)
+        if "text" not in (builder.info.features or {}):
+            raise UserError(f"data set tfds:{name} has no texts (its features: {list(builder.info.features or {})})")
+        splits = {
+            split: [
+                decoded(row["text"], f"tfds:{name}")
+                for row in sources.records(builder, name, split)
+                if row["text"].strip()
+            ]
+            for split in ("train", "validation", "test")
+            if split in builder.info.splits
+        }
+    if not splits.get("train"):
+        raise UserError(f"data set tfds:{name} has no texts to train on; its splits are {list(builder.info.splits)}")
+    if splits.keys() == {"train"} and len(splits["train"]) == 1:
+        return corpus(f"tfds:{name}", *([part] for part in split_stream(splits["train"][0])))
+    valid, test = (0.0 if split in splits else FRACTIONS[1] for split in ("validation", "test"))
+    parts = split_documents(splits["train"], (1 - valid - test, valid, test))
+    return corpus(f"tfds:{name}", parts[0], splits.get("validation", parts[1]), splits.get("test", parts[2]))
 
 
 @functools.lru_cache(maxsize=1)

@@ -41,13 +41,13 @@ def ragged(sequences: Iterable[np.ndarray]) -> Ragged:
 
 def encoded(vocabulary: Vocabulary, texts: Sequence[Any], end: bool = False) -> Ragged:
     """Texts, or lists of symbols, as sequences of numbers; with `end`, `<eos>` behind each."""
-    rows = (vocabulary.encode(text) for text in texts)
+    rows: Iterable[np.ndarray] = (vocabulary.encode(text) for text in texts)
     if vocabulary.kind == "characters":  # a character is a number: all at once
         lengths = np.array([len(text) for text in texts], np.int64)
         every = vocabulary.encode("".join("".join(text) for text in texts))
         if not end:
             return Ragged(every, np.cumsum([0, *lengths]))
-        rows = iter(np.split(every, np.cumsum(lengths)[:-1])) if len(texts) else iter(())
+        rows = np.split(every, np.cumsum(lengths)[:-1]) if len(texts) else []
     return ragged(np.append(row, vocabulary.special["<eos>"]) if end else row for row in rows)
 
 

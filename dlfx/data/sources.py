@@ -1,8 +1,9 @@
 """Images with labels, with random access: embedded digits and faces, and any prepared TFDS set, without TensorFlow."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -142,21 +143,9 @@ def tfds(name: str, data_dir: str = "") -> tuple[Source, Source]:
       UserError: at once, and never after a look at the network, when the set is not prepared there, is prepared in
         another format, is truncated, or is not an image classification set.
     """
-    root = Path(data_dir or default_data_dir()).expanduser()
-    prepare = f"prepare it with: scripts/prepare_data {name} --data_dir={root}"
-    versions = sorted((root / name).glob("*/dataset_info.json"))
-    if not versions:
-        nearby = sorted({info.parent.parent.name for info in root.glob("*/*/dataset_info.json")})
-        found = f"it holds {', '.join(nearby)}" if nearby else "no prepared data set is there"
-        raise UserError(f"data set tfds:{name} is not prepared in {root} ({found}); {prepare}")
-    directory = versions[-1].parent
-
-    os.environ.setdefault("TFDS_DISABLE_TELEMETRY", "1")
-    import tensorflow_datasets
-
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends OpenCV at length
-    try:
-        builder = tensorflow_datasets.builder_from_directory(directory)
+    directory, prepare = prepared(name, data_dir)
+    with readable(name, directory, prepare):
+        builder = open_prepared(directory)
         features = builder.info.features
         if not {"image", "label"} <= set(features or {}) or len(features["image"].shape) != 3:
             raise UserError(
@@ -166,25 +155,67 @@ def tfds(name: str, data_dir: str = "") -> tuple[Source, Source]:
         if missing:
             raise UserError(f"data set tfds:{name} has no split {sorted(missing)}; it has {list(builder.info.splits)}")
         splits = [_tfds_split(builder, name, split) for split in ("train", "test")]
+    return splits[0], splits[1]
+
+
+def prepared(name: str, data_dir: str = "") -> tuple[Path, str]:
+    """The directory of a prepared TFDS set, and how to prepare it.
+
+    Raises:
+      UserError: at once, and never after a look at the network, when it is not there.
+    """
+    root = Path(data_dir or default_data_dir()).expanduser()
+    prepare = f"prepare it with: scripts/prepare_data {name} --data_dir={root}"
+    versions = sorted((root / name).glob("*/dataset_info.json"))
+    if not versions:
+        nearby = sorted({info.parent.parent.name for info in root.glob("*/*/dataset_info.json")})
+        found = f"it holds {', '.join(nearby)}" if nearby else "no prepared data set is there"
+        raise UserError(f"data set tfds:{name} is not prepared in {root} ({found}); {prepare}")
+    return versions[-1].parent, prepare
+
+
+def open_prepared(directory: Path):  # type: ignore[no-untyped-def]
+    """The TFDS builder of a prepared set."""
+    os.environ.setdefault("TFDS_DISABLE_TELEMETRY", "1")
+    import tensorflow_datasets
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends OpenCV at length
+    return tensorflow_datasets.builder_from_directory(directory)
+
+
+@contextlib.contextmanager
+def readable(name: str, directory: Path, prepare: str) -> Iterator[None]:
+    """Turns whatever the readers of TFDS raise into a UserError."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # the readers below TFDS raise what they like on a damaged file
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"data set tfds:{name} in {directory} cannot be read ({detail}); {prepare}") from error
-    return splits[0], splits[1]
+
+
+def records(builder, name: str, split: str):  # type: ignore[no-untyped-def]
+    """The records of a split of a TFDS set, with random access.
+
+    Raises:
+      UserError: if there are fewer than there should be.
+    """
+    info = builder.info.splits[split]
+    found = builder.as_data_source(split=split)
+    if len(found) != info.num_examples:
+        raise UserError(
+            f"data set tfds:{name}, split {split}, is truncated: {len(found)} of {info.num_examples} examples in "
+            f"{builder.data_dir}; delete that directory and prepare it again with scripts/prepare_data {name}"
+        )
+    return found
 
 
 def _tfds_split(builder, name: str, split: str) -> Source:  # type: ignore[no-untyped-def]
-    info = builder.info.splits[split]
-    records = builder.as_data_source(split=split)
-    if len(records) != info.num_examples:
-        raise UserError(
-            f"data set tfds:{name}, split {split}, is truncated: {len(records)} of {info.num_examples} examples in "
-            f"{builder.data_dir}; delete that directory and prepare it again with scripts/prepare_data {name}"
-        )
+    rows_of = records(builder, name, split)
 
     def read(indices: np.ndarray) -> Examples:
-        rows = records.__getitems__([int(i) for i in indices])
+        rows = rows_of.__getitems__([int(i) for i in indices])
         return {
             "image": np.stack([row["image"] for row in rows]),
             "label": np.asarray([row["label"] for row in rows], np.int32),
@@ -193,7 +224,7 @@ def _tfds_split(builder, name: str, split: str) -> Source:  # type: ignore[no-un
     first = read(np.arange(1))["image"]
     mean, std = PIXEL_STATISTICS.get(name, (0.5, 0.25))
     return Source(
-        f"tfds:{name}", info.num_examples, read, first.shape[1:], builder.info.features["label"].num_classes, mean, std
+        f"tfds:{name}", len(rows_of), read, first.shape[1:], builder.info.features["label"].num_classes, mean, std
     )
 
 

@@ -25,14 +25,14 @@ class Recordings(NamedTuple):
       rate: samples a second.
       audio: the samples of every recording, int16.
       digit: `[n]` int32, what is said, 0 to 9.
-      index: `[n]` int32, which of the recordings of a speaker and digit it is.
+      take: `[n]` int32, which of the recordings of a speaker and digit it is.
     """
 
     name: str
     rate: int
     audio: Ragged
     digit: np.ndarray
-    index: np.ndarray
+    take: np.ndarray
 
 
 def read_wav(data: bytes, name: str, rate: int) -> np.ndarray:
@@ -92,9 +92,9 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(path) as archive:
             for member in archive:
                 if member.isfile() and member.name.endswith(".wav"):
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    yield Path(member.name).name, file.read()
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    yield Path(member.name).name, content.read()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path} is not a tar file that can be read ({error})") from None
 

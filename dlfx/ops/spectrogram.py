@@ -25,7 +25,7 @@ def frames(x: Array, frame: int, hop: int) -> Array:
     Raises:
       UserError: if not one frame fits.
     """
-    count = num_frames(x.shape[-1], frame, hop)
+    count = int(num_frames(x.shape[-1], frame, hop))
     if not count:
         raise UserError(f"a signal of {x.shape[-1]} samples is shorter than one frame of {frame}")
     return x[..., np.arange(count)[:, None] * hop + np.arange(frame)]

@@ -1,6 +1,7 @@
 """Corpora: the embedded prose, splits that hold still, and files that are refused."""
 
 import hashlib
+import json
 
 import pytest
 
@@ -89,3 +90,58 @@ def test_bad_files_are_named_with_the_place(tmp_path):
     path.write_bytes("naïve".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8: byte 0xef at offset 2"):
         corpora.read_text(path)
+
+
+def make_tfds(root, texts, feature="text"):
+    """A set of texts in the layout of TFDS, written by hand: split to its texts."""
+    array_record_module = pytest.importorskip("array_record.python.array_record_module")
+
+    def field(number, payload):
+        size, varint = len(payload), b""
+        while size > 127:
+            varint, size = varint + bytes([size & 127 | 128]), size >> 7
+        return bytes([number << 3 | 2]) + varint + bytes([size]) + payload
+
+    directory = root / "tiny" / "1.0.0"
+    directory.mkdir(parents=True)
+    kind = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text", "text": {}}
+    features = {
+        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+        "featuresDict": {"features": {feature: kind}},
+    }
+    (directory / "features.json").write_text(json.dumps(features))
+    splits = []
+    for split, rows in texts.items():
+        path = directory / f"tiny-{split}.array_record-00000-of-00001"
+        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+        for row in rows:
+            value = field(1, field(1, row.encode()))
+            writer.write(field(1, field(1, field(1, feature.encode()) + field(2, value))))
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        lengths = [str(len(rows))]
+        splits.append({"name": split, "filepathTemplate": template, "numBytes": "0", "shardLengths": lengths})
+    info = {"name": "tiny", "version": "1.0.0", "fileFormat": "array_record", "splits": splits}
+    (directory / "dataset_info.json").write_text(json.dumps(info))
+
+
+def test_a_tfds_set_of_texts_is_read(tmp_path):
+    rows = [f"text {k} größer" for k in range(300)]
+    make_tfds(tmp_path / "all", {"train": rows[:200], "validation": rows[200:250], "test": rows[250:]})
+    corpus = corpora.tfds("tiny", str(tmp_path / "all"))
+    assert corpus[:4] == ("tfds:tiny", tuple(rows[:200]), tuple(rows[200:250]), tuple(rows[250:]))
+    make_tfds(tmp_path / "two", {"train": rows[:200], "test": rows[250:]})
+    corpus = corpora.tfds("tiny", str(tmp_path / "two"))
+    assert sorted(corpus.train + corpus.valid) == sorted(rows[:200]) and len(corpus.train) > 170 and corpus.valid
+    assert corpus.test == tuple(rows[250:])
+    make_tfds(tmp_path / "one", {"train": ["abcdefghij" * 20]})
+    corpus = corpora.tfds("tiny", str(tmp_path / "one"))
+    assert [len(part[0]) for part in corpus[1:4]] == [180, 10, 10]
+
+
+def test_a_tfds_set_that_has_no_texts_is_refused(tmp_path):
+    with pytest.raises(UserError, match="tfds:tiny is not prepared"):
+        corpora.tfds("tiny", str(tmp_path))
+    make_tfds(tmp_path, {"train": ["a"]}, feature="sentence")
+    with pytest.raises(UserError, match=r"no texts \(its features: \['sentence'\]"):
+        corpora.tfds("tiny", str(tmp_path))

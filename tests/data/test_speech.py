@@ -48,8 +48,8 @@ def test_a_directory_and_a_tar_file_are_read_and_split_by_index(folder, parts, t
         archive.add(folder, "recordings")
     packed = speech.read_digits(tmp_path / "recordings.tar")
     for part, other, indices in zip(parts, packed, (range(5, 8), range(5)), strict=True):
-        assert set(part.index) == set(indices) and len(part.digit) == 3 * len(indices) and part.rate == 8000
-        for k, (digit, index) in enumerate(zip(part.digit, part.index, strict=True)):
+        assert set(part.take) == set(indices) and len(part.digit) == 3 * len(indices) and part.rate == 8000
+        for k, (digit, index) in enumerate(zip(part.digit, part.take, strict=True)):
             piece = part.audio.values[part.audio.offsets[k] : part.audio.offsets[k + 1]]
             np.testing.assert_array_equal(piece, recording(digit, index))
         np.testing.assert_array_equal(part.audio.values, other.audio.values)
