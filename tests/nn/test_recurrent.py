@@ -21,7 +21,7 @@ def count(tree: Any) -> int:
 
 
 def from_torch(values: dict[str, Any], cell: str, gradients: bool = False) -> dict[str, np.ndarray]:
-    """PyTorch's parameters by our names: its two biases are summed where only the sum matters, their gradients equal."""
+    """PyTorch's parameters by our names. Of its two biases only the sum matters, so their gradients are equal."""
     params = {}
     for name in [name for name in values if name.startswith("weight_ih")]:
         suffix = name.removeprefix("weight_ih_l")
