@@ -58,7 +58,7 @@ def log_partition(emissions: Array, transitions: Transitions, lengths: Array | N
 
 
 def sequence_score(emissions: Array, tags: Array, transitions: Transitions, lengths: Array | None = None) -> Array:
-    """The score of given tags, `[B]`, the logarithm of their share in Z.
+    """The score of given tags, `[B]`, the logarithm of their term in Z.
 
     Args:
       emissions, transitions, lengths: as in `log_partition`.

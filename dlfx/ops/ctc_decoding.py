@@ -105,15 +105,18 @@ def prefix_beam_search(
     if width < 1:
         raise UserError(f"a beam search needs a width of at least 1, not {width}")
     size = logits.shape[1] if max_length is None else max_length
+    all_log_probs = _log_probs(logits)
 
-    def grammar(symbols: Array, lengths: Array) -> Array:
-        """What a symbol adds besides the frames."""
-        return 0.0 if language_model is None else weight * language_model(symbols, lengths)
+    def grammar(beam: _Beam) -> Array:
+        """What the next symbol adds, by the language model."""
+        if language_model is None:
+            return jnp.zeros_like(all_log_probs[0, :1])
+        return (weight * language_model(beam.symbols, beam.lengths)).astype(all_log_probs.dtype)
 
     def search(log_probs: Array, within: Array) -> Decoded:
         def step(beam: _Beam, frame: tuple[Array, Array]) -> tuple[_Beam, None]:
             inside, now = frame
-            following = _advance(beam, now, grammar(beam.symbols, beam.lengths) + bonus, blank)
+            following = _advance(beam, now, grammar(beam) + bonus, blank)
             return jax.tree.map(lambda new, old: jnp.where(inside, new, old), following, beam), None
 
         nothing = jnp.full(width, -jnp.inf, log_probs.dtype)
@@ -121,13 +124,13 @@ def prefix_beam_search(
             jnp.full((width, size), blank, jnp.int32), jnp.zeros(width, jnp.int32), nothing.at[0].set(0), nothing
         )
         beam, _ = lax.scan(step, beam, (within, log_probs))
-        end = 0.0 if language_model is None else grammar(beam.symbols, beam.lengths)[:, blank]
-        scores, order = lax.top_k(jnp.logaddexp(beam.silent, beam.said) + end, width)
+        total = jnp.logaddexp(beam.silent, beam.said) + grammar(beam)[:, blank]
+        scores, order = lax.top_k(total, width)
         exists = scores > -jnp.inf
         symbols = jnp.where(exists[:, None], beam.symbols[order], blank)
         return Decoded(symbols, jnp.where(exists, beam.lengths[order], 0), scores)
 
-    return jax.vmap(search)(_log_probs(logits), _within(logits, logit_lengths))
+    return jax.vmap(search)(all_log_probs, _within(logits, logit_lengths))
 
 
 def bigram(log_probs: Array, blank: int = 0) -> LanguageModel:
@@ -158,7 +161,7 @@ class _Beam(NamedTuple):
 
 
 def _advance(beam: _Beam, log_probs: Array, extra: Array, blank: int) -> _Beam:
-    """One frame of probabilities `[K]`. `extra`, `[W, K]` or less, is what a new symbol adds besides."""
+    """One frame of probabilities `[K]`. `extra`, `[W or 1, K]`, is what a new symbol adds besides."""
     symbols, lengths, silent, said = beam
     width, size = symbols.shape
     classes = len(log_probs)

@@ -1,14 +1,13 @@
-"""The side of CTC in scripts/bench sequence: the loss and its gradient against torch.nn.functional.ctc_loss."""
-
-from collections.abc import Callable
-from typing import Any
+"""CTC in scripts/bench sequence: the loss and its gradient by the logits, against PyTorch and optax."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 
 from dlfx.ops.ctc import ctc_loss
+from scripts.benchmarks import timing
 
 BATCH, FRAMES, CLASSES, LONGEST = 16, 200, 40, 30
 
@@ -22,19 +21,28 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return logits, frames, labels, sizes
 
 
-def cases() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Name to what dlfx calls and what PyTorch calls; each is one loss and gradient, done when it returns."""
-    logits, frames, labels, sizes = data()
-    x = jnp.asarray(logits)
+def loss_and_gradient() -> list[timing.Side]:
+    """16 utterances of up to 200 frames and 40 classes with labels of up to 30 symbols."""
+    x, frames, labels, sizes = map(jnp.asarray, data())
+    silent = (jnp.arange(FRAMES) >= frames[:, None]).astype(x.dtype)
+    unsaid = (jnp.arange(LONGEST) >= sizes[:, None]).astype(x.dtype)
     ours = jax.jit(jax.value_and_grad(lambda x: ctc_loss(x, frames, labels, sizes).mean()))
-    leaf = torch.tensor(logits, requires_grad=True)
-    rest = [torch.tensor(a) for a in (labels, frames, sizes)]
+    theirs = jax.jit(jax.value_and_grad(lambda x: optax.ctc_loss(x, silent, labels, unsaid).mean()))
 
-    def theirs() -> tuple[Any, Any]:
+    leaf, frames_torch, labels_torch, sizes_torch = map(torch.tensor, data())
+    leaf.requires_grad_()
+
+    def by_torch() -> None:
         leaf.grad = None
-        loss = torch.nn.functional.ctc_loss(leaf.log_softmax(-1).transpose(0, 1), *rest, reduction="none").mean()
-        loss.backward()
-        return loss, leaf.grad
+        log_probs = leaf.log_softmax(-1).transpose(0, 1)
+        losses = torch.nn.functional.ctc_loss(log_probs, labels_torch, frames_torch, sizes_torch, reduction="none")
+        losses.mean().backward()
 
-    name = f"CTC loss and gradient, batch {BATCH}, {FRAMES} frames, {CLASSES} classes, labels to {LONGEST}"
-    return {name: (lambda: jax.block_until_ready(ours(x)), theirs)}
+    sides = [
+        timing.Side("dlfx", 1, lambda: jax.block_until_ready(ours(x))),
+        timing.Side("torch", 1, by_torch),
+        timing.Side("optax", 1, lambda: jax.block_until_ready(theirs(x))),
+    ]
+    for side in sides:
+        side.call()  # compiles
+    return sides

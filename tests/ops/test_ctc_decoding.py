@@ -176,3 +176,11 @@ def test_another_blank_padding_and_a_longest_label() -> None:
 def test_no_width_no_search() -> None:
     with pytest.raises(UserError, match="width of at least 1, not 0"):
         prefix_beam_search(np.zeros((1, 2, 3), np.float32), width=0)
+
+
+def test_scores_have_the_type_of_the_logits_whatever_the_table_has() -> None:
+    logits = frames_of(6, 1).astype(np.float32)
+    with jax.enable_x64(True):
+        search = partial(prefix_beam_search, width=2, language_model=bigram(jnp.zeros((3, 3))))
+        assert jax.eval_shape(search, logits).scores.dtype == jnp.float32
+        assert jax.eval_shape(search, logits.astype(np.float64)).scores.dtype == jnp.float64
