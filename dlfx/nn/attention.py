@@ -179,7 +179,9 @@ class MultiHeadAttention(nn.Module):
           `[B, T, features]`, and the cache with what x added.
         """
         new = self.project(x, position)
-        cache = KeysAndValues(*(lax.dynamic_update_slice_in_dim(*pair, position, 1) for pair in zip(cache, new)))
+        cache = KeysAndValues(
+            *(lax.dynamic_update_slice_in_dim(*pair, position, 1) for pair in zip(cache, new, strict=True))
+        )
         mask = causal_mask(x.shape[1], cache.keys.shape[1], position)
         return self._out(self._queries(x, position), cache, mask, False, False), cache
 
@@ -204,7 +206,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def empty_cache(batch: int, size: int, heads: int, features: int, dtype: Any = jnp.float32) -> KeysAndValues:
-    """Room for `size` tokens in `MultiHeadAttention.decode`: keys and values `[batch, size, heads, features / heads]`."""
+    """Room for the keys and values of `size` tokens in `MultiHeadAttention.decode`."""
     return KeysAndValues(*(jnp.zeros((batch, size, heads, features // heads), dtype) for _ in range(2)))
 
 

@@ -51,7 +51,8 @@ def rotary(x_BTHD: Array, positions: Array) -> Array:
     Raises:
       UserError: for an odd D.
 
-    Source: Su et al. 2021, RoFormer: Enhanced Transformer with Rotary Position Embedding (arXiv:2104.09864), equation 34.
+    Source: Su et al. 2021, RoFormer: Enhanced Transformer with Rotary Position Embedding (arXiv:2104.09864), equation
+      34.
     """
     angles = _angles(positions, x_BTHD.shape[-1], x_BTHD.dtype)[:, None, :]
     sine, cosine = jnp.sin(angles), jnp.cos(angles)
@@ -70,13 +71,13 @@ class LearnedPositions(nn.Module):
 
     context: int  # how many positions there are
     features: int
-    init: Any = nn.initializers.normal(0.02)
+    embedding_init: Any = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, positions: Array) -> Array:
-        table = self.param("embedding", self.init, (self.context, self.features), self.param_dtype)
+        table = self.param("embedding", self.embedding_init, (self.context, self.features), self.param_dtype)
         return table.at[positions].get(mode="fill", fill_value=jnp.nan).astype(self.dtype)
 
 

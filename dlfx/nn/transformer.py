@@ -25,8 +25,8 @@ class Block(nn.Module):
     `[B, T, features]` to the same shape. An encoder's block is not causal; a decoder's is; with `cross` it looks at a
     memory too.
 
-    Source: Vaswani et al. 2017, Attention Is All You Need (arXiv:1706.03762), section 3.1 and figure 1. Norm first: Xiong
-      et al. 2020, On Layer Normalization in the Transformer Architecture (arXiv:2002.04745), figure 1.
+    Source: Vaswani et al. 2017, Attention Is All You Need (arXiv:1706.03762), section 3.1 and figure 1. Norm first:
+      Xiong et al. 2020, On Layer Normalization in the Transformer Architecture (arXiv:2002.04745), figure 1.
     """
 
     features: int

@@ -83,7 +83,7 @@ class GPT(nn.Module):
         return self._logits(self.stack(x, train=train))
 
     def start(self, batch: int, size: int | None = None) -> StackCache:
-        """The cache for `batch` sequences of up to `size` tokens, `context` if None. Every array has the batch first."""
+        """The cache for sequences of up to `size` tokens, `context` if None. Every array has the batch first."""
         size = self.context if size is None else size
         self._require(size)
         return self.stack.start(batch, size)
