@@ -9,7 +9,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,13 @@ def train(
     return loop.train(program, stream, session.seeds, when, session.run, session.store, evaluate, session.clock, trace)
 
 
-def finish(session: Session, result: Result, params: Any, draw: Callable[[Path], None]) -> None:
+def finish(
+    session: Session,
+    result: Result,
+    params: Any,
+    draw: Callable[[Path], None],
+    about: Mapping[str, Any] = types.MappingProxyType({}),
+) -> None:
     """Draws the figures, writes `summary.json` and tells the user what came out.
 
     Args:
@@ -256,6 +263,7 @@ def finish(session: Session, result: Result, params: Any, draw: Callable[[Path],
       result: of its training.
       params: the trained parameters as NumPy arrays.
       draw: draws the experiment's own figures into a directory.
+      about: what else the summary shall tell, such as which data it was.
     """
     if session.run is None:
         return
@@ -283,6 +291,7 @@ def finish(session: Session, result: Result, params: Any, draw: Callable[[Path],
             "devices": [str(device) for device in session.mesh.devices.flat],
             "versions": rundir.versions(),
             "git_commit": rundir.git_commit(ROOT),
+            **about,
         }
     )
     print(f"{words(result.metrics)}  after {result.step} steps, {result.seconds:.1f} s of training")

@@ -68,6 +68,11 @@ def trained(system: str, paper: str, file: str, recipe: str, seeds: int) -> Row:
     return Row(system, paper, file, recipe, seeds, population=seeds > 1)
 
 
+def network(system: str, paper: str, file: str, recipe: str) -> Row:
+    """A row of the convolutional networks, on digits."""
+    return Row(system, paper, f"models/classification/{file}.py", f"cnn/{recipe}_digits", 3)
+
+
 def squeezed(system: str, paper: str, recipe: str) -> Row:
     """A row of the autoencoders: the mean squared error of a test pixel."""
     return Row(
@@ -168,7 +173,19 @@ ROWS = [
     translated("CycleGAN, noisy digits to clean ones", "Zhu et al. 2017", CYCLEGAN, "noise"),
     Row("LeNet-5 on digits", "LeCun et al. 1998", LENET, "cnn/lenet5_digits", 8, population=True),
     Row("LeNet-5 on MNIST", "LeCun et al. 1998", LENET, "cnn/lenet5_mnist", 3, data="mnist"),
-    Row("ResNet-20 on digits", "He et al. 2015", RESNET, "cnn/resnet20_digits", 3),
+    network("Conv-block pattern on digits", "notes", "conv_blocks", "conv_blocks"),
+    network("AlexNet, width 1/4", "Krizhevsky et al. 2012", "alexnet", "alexnet"),
+    network("VGG-11 with batch norm, width 1/8", "Simonyan and Zisserman 2014", "vgg", "vgg11_bn"),
+    network("GoogLeNet with auxiliary heads, width 1/4", "Szegedy et al. 2014", "googlenet", "googlenet_bn"),
+    network("Inception-v2, width 1/4", "Ioffe and Szegedy 2015", "inception_v2", "inception_v2"),
+    network("Inception-v3, width 1/8", "Szegedy et al. 2015", "inception_v3", "inception_v3"),
+    network("ResNet-20 on digits", "He et al. 2015", "resnet", "resnet20"),
+    network("ResNet-20, normalised first", "He et al. 2016", "resnet", "preresnet20"),
+    network("ResNet-18 with a small stem, width 1/8", "He et al. 2015", "resnet", "resnet18_cifar"),
+    network("ResNeXt-50, width 1/8", "Xie et al. 2016", "resnet", "resnext50"),
+    network("SE-ResNet-50, width 1/8", "Hu et al. 2017", "resnet", "se_resnet50"),
+    network("MobileNet-v1, width 1/4", "Howard et al. 2017", "mobilenet_v1", "mobilenet_v1"),
+    network("MobileNet-v2, width 1/4", "Sandler et al. 2018", "mobilenet_v2", "mobilenet_v2"),
     Row(
         "ResNet-20 on CIFAR-10", "He et al. 2015", RESNET, "cnn/resnet20_cifar10", 3, data="cifar10", unmeasured=NOT_RUN
     ),

@@ -1,0 +1,99 @@
+"""The pictures of experiments.lm."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dlfx.data.vocabulary import Vocabulary
+from dlfx.models.sequence import ngram
+from dlfx.training import figures
+from experiments import writing
+from experiments.common import FLAGS
+from experiments.texts import Texts
+
+LARGEST = 5  # order of the n-grams next to the model
+JUDGED = 1 << 16  # tokens by which pictures judge
+
+
+def draw(directory: Path, model: Any, state: Any, corpus: Texts, split: str) -> None:
+    """What it writes, the loss by place in the context, next to n-grams, and what it takes for similar."""
+    tokens = corpus.tokens[split][:JUDGED]
+    start = corpus.vocabulary.decode(corpus.tokens[split][: max(1, min(12, model.context // 4))])
+    written = writing.write(model, state.variables, corpus.vocabulary, start, jax.random.key(FLAGS.seed))
+    (directory / "samples.txt").write_text(("\n" + "-" * 80 + "\n").join(written) + "\n")
+    texts(directory / "samples.png", written, f"begun with {start!r}, temperature {FLAGS.temperature:g}")
+    positions(directory / "context.png", losses(model, state, tokens), corpus, tokens)
+    embedding = state.params["embedding"]["embedding"]
+    neighbours(
+        directory / "embedding.png", np.asarray(embedding, np.float32), corpus.vocabulary, corpus.tokens["train"]
+    )
+
+
+def losses(model: Any, state: Any, tokens: np.ndarray) -> np.ndarray:
+    """The mean loss at each place of the context, `[T]` in nats, over windows side by side."""
+    count = (len(tokens) - 1) // model.context
+    length = model.context if count else len(tokens) - 1
+    count = max(count, 1)
+
+    @jax.jit
+    def of(params: Any, windows: jax.Array) -> jax.Array:
+        logits = model.apply({"params": params}, windows[:, :-1])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:]).sum(0)
+
+    windows = np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
+    parts = [np.asarray(of(state.params, jnp.asarray(windows[i : i + 64]))) for i in range(0, count, 64)]
+    return np.sum(parts, 0) / count
+
+
+def texts(path: Path, written: list[str], title: str) -> None:
+    """Texts below one another, in a fixed width."""
+    lines = []
+    for text in written:
+        for line in text.splitlines():
+            lines += textwrap.wrap(line, 100, drop_whitespace=False) or [""]
+        lines.append("-" * 100)
+    lines = [line if len(line) <= 100 else line[:100] for line in lines[:90]]
+    figure = figures.new_figure(9.0, 0.175 * len(lines) + 0.7)
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots()
+    axes.axis("off")
+    shown = "\n".join(lines).replace("$", r"\$")  # no formulas
+    axes.text(0, 1, shown, family="monospace", fontsize=7.5, va="top", transform=axes.transAxes)
+    figures.save(figure, path)
+
+
+def positions(path: Path, by_place: np.ndarray, corpus: Texts, tokens: np.ndarray) -> None:
+    """The loss by how many tokens the model has seen, and that of n-grams of each order, by Kneser-Ney."""
+    figure = figures.new_figure(6.4, 4.2)
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(by_place) + 1), by_place, color="#ee6677", label=f"model, mean {by_place.mean():.3f}")
+    for order in range(1, LARGEST + 1):
+        counted = ngram.fit_kneser_ney(corpus.tokens["train"], order, corpus.vocabulary.size)
+        loss = float(np.log(ngram.perplexity(counted, tokens)))
+        axes.axhline(loss, color="#4477aa", alpha=0.25 + 0.15 * order, linewidth=1, linestyle="--")
+        axes.text(len(by_place), loss, f"{order}-gram {loss:.3f}", fontsize=8, va="bottom", ha="right")
+    axes.set(xlabel="tokens seen", ylabel="loss of the next token, nats", title="what the context is worth")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right")
+    figures.save(figure, path)
+
+
+def neighbours(path: Path, embedding: np.ndarray, vocabulary: Vocabulary, tokens: np.ndarray) -> None:
+    """The embeddings of the commonest tokens by their two principal components."""
+    common = np.argsort(-np.bincount(tokens, minlength=len(embedding)), kind="stable")[:100]
+    rows = embedding[common] - embedding[common].mean(0)
+    _, _, axes_of = np.linalg.svd(rows, full_matrices=False)
+    plane = rows @ axes_of[:2].T
+    figure = figures.new_figure(7.0, 6.4)
+    axes = figure.subplots()
+    axes.scatter(*plane.T, s=2, color="white")
+    for point, token in zip(plane, common, strict=True):
+        text = {" ": "space", "\n": "\\n"}.get(vocabulary.symbols[token], vocabulary.symbols[token]).replace("$", r"\$")
+        axes.text(*point, text, fontsize=9, ha="center", va="center")
+    axes.set(title="embeddings of the commonest tokens, 2 principal components", xticks=[], yticks=[])
+    figures.save(figure, path)
