@@ -79,7 +79,7 @@ def positions(path: Path, by_place: np.ndarray, corpus: Texts, tokens: np.ndarra
         axes.text(len(by_place), loss, f"{order}-gram {loss:.3f}", fontsize=8, va="bottom", ha="right")
     axes.set(xlabel="tokens seen", ylabel="loss of the next token, nats", title="what the context is worth")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper right")
+    axes.legend(loc="center right")
     figures.save(figure, path)
 
 

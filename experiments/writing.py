@@ -1,5 +1,6 @@
 """A language model writes on: from a prompt, by the flags of sampling."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from experiments.texts import Texts
 with group("Writing"):
     flags.DEFINE_string("prompt", "", "have the finished run in --workdir write on from this text, and train nothing")
     flags.DEFINE_integer("samples", 3, "texts to write", lower_bound=1)
-    flags.DEFINE_integer("sample_tokens", 300, "tokens of each, at most what fits the context", lower_bound=1)
+    flags.DEFINE_integer("sample_tokens", 300, "tokens of each", lower_bound=1)
     flags.DEFINE_float("temperature", 0.8, "of sampling; 0: always the most probable token", lower_bound=0.0)
     flags.DEFINE_integer("top_k", 0, "draw only from so many tokens, the most probable ones; 0: all", lower_bound=0)
     flags.DEFINE_float("top_p", 1.0, "draw only from the smallest set of this probability", 0.0001, 1.0)
@@ -67,32 +68,45 @@ def main(make_model: Any) -> None:
 def write(model: GPT, variables: Any, known: Vocabulary, prompt: str, key: Key) -> list[str]:
     """Texts that begin with the prompt, as many as `--samples` says.
 
+    Whenever the context is full, the model goes on from the last half of it.
+
     Raises:
       UserError: a symbol of the prompt is unknown, or the prompt fills the context.
     """
     tokens = known.encode(prompt)
-    room = model.context - len(tokens)
-    if room < 1 or not len(tokens):
-        raise UserError(
-            f"a prompt has from 1 to {model.context - 1} tokens, which the model can see at once; got {len(tokens)}"
-        )
-    count = min(FLAGS.sample_tokens, room)
+    if not 1 <= len(tokens) < model.context:
+        raise UserError(f"a prompt has from 1 to {model.context - 1} tokens, fewer than the context; got {len(tokens)}")
+    written = jnp.broadcast_to(jnp.asarray(tokens), (FLAGS.samples, len(tokens)))
+    end = len(tokens) + FLAGS.sample_tokens
+    while written.shape[1] < end:
+        seen = written[:, -(model.context // 2 or 1) :] if written.shape[1] >= model.context else written
+        # Always to the end of the context, so that all calls but the first are one program.
+        new = _continue(model, variables, seen, jax.random.fold_in(key, written.shape[1]))
+        written = jnp.concatenate([written, new], 1)
+    return [prompt + known.decode(row) for row in np.asarray(written)[:, len(tokens) : end]]
 
-    @jax.jit
-    def sampled(variables: Any, prompt: Array, key: Key) -> Array:
-        def step(state: Any, last: Array) -> tuple[Any, Array]:
-            cache, positions = state
-            # All sequences are equally long, so that one position serves for all.
-            logits, cache = model.apply(variables, last[:, None], cache, positions[0], method="decode")
-            return (cache, positions + 1), logits[:, 0]
 
-        many = jnp.broadcast_to(prompt, (FLAGS.samples, len(prompt)))
-        cache = model.apply(variables, FLAGS.samples, len(prompt) + count, method="start")
-        if len(prompt) > 1:
-            _, cache = model.apply(variables, many[:, :-1], cache, 0, method="decode")
-        state = cache, jnp.full(FLAGS.samples, len(prompt) - 1)
-        options = {"temperature": FLAGS.temperature, "top_k": FLAGS.top_k or None, "top_p": FLAGS.top_p}
-        return decoding.sample(step, state, many[:, -1], key, count, **options).tokens
+def _continue(model: GPT, variables: Any, seen: Array, key: Key) -> Array:
+    """`[N, P]` tokens to the `[N, context - P]` that fill the context."""
+    choice = (FLAGS.temperature, FLAGS.top_k or None, FLAGS.top_p)
+    return _sampled(model, choice, variables, seen, key)
 
-    written = np.asarray(sampled(variables, jnp.asarray(tokens), key))
-    return [prompt + known.decode(row) for row in written]
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sampled(model: GPT, choice: tuple[Any, ...], variables: Any, seen: Array, key: Key) -> Array:
+    def step(state: Any, last: Array) -> tuple[Any, Array]:
+        cache, positions = state
+        # All sequences are equally long, so that one position serves for all.
+        logits, cache = model.apply(variables, last[:, None], cache, positions[0], method="decode")
+        return (cache, positions + 1), logits[:, 0]
+
+    count, length = seen.shape
+    cache = model.apply(variables, count, method="start")
+    if length > 1:
+        _, cache = model.apply(variables, seen[:, :-1], cache, 0, method="decode")
+    temperature, top_k, top_p = choice
+    state = cache, jnp.full(count, length - 1)
+    room = model.context - length
+    return decoding.sample(
+        step, state, seen[:, -1], key, room, temperature=temperature, top_k=top_k, top_p=top_p
+    ).tokens
