@@ -115,16 +115,16 @@ class Recurrent(nn.Module):
             ones = jnp.ones((len(x), units), self.dtype)
             mask = nn.Dropout(self.variational_dropout, deterministic=False)(ones)
         options = {"lengths": lengths, "reverse": reverse, "mask": mask}
-        inputs = x @ kernel + bias
         state = jax.tree.map(lambda part: part.astype(self.dtype), state)
         if self.cell == "rnn":
-            return rnn(inputs, w, state, activation=self.activation, **options)
+            return rnn(x, kernel, bias, w, state, activation=self.activation, **options)
         if self.cell == "lstm":
             peepholes = parameter("peepholes", zeros, 3, units) if self.peepholes else None
-            return lstm(inputs, w, state, peepholes=peepholes, **options)
+            return lstm(x, kernel, bias, w, state, peepholes=peepholes, **options)
         if self.cell == "gru":
-            return gru(inputs, w, state, bias=parameter("recurrent_bias", zeros, units), **options)
-        return gru_original(inputs, w, state, **options)
+            inner = parameter("recurrent_bias", zeros, units)
+            return gru(x, kernel, bias, w, state, inner_bias=inner, **options)
+        return gru_original(x, kernel, bias, w, state, **options)
 
     def _bias(self, key: Key, shape: Sequence[int], dtype: Any) -> Array:
         return jnp.zeros(shape, dtype).at[self.features : 2 * self.features].set(self.forget_bias)

@@ -7,25 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlfx.ops import recurrence
 from dlfx.ops.recurrence import gru, gru_original, lstm, rnn
 from dlfx.types import UserError
 from tests.compiling import quick
 
-B, T, H = 3, 5, 4
+B, T, D, H = 3, 5, 6, 4
 LENGTHS = np.array([5, 2, 3])
 GATES = {"tanh": 1, "relu": 1, "lstm": 4, "peepholes": 4, "gru": 3, "gru_original": 3}
 
 
 def fast(cell: str, p: Any, **options: Any) -> Any:
     state = (p["h"], p["c"]) if cell in ("lstm", "peepholes") else p["h"]
+    layer = p["x"], p["kernel"], p["bias"], p["w"]
     if cell in ("tanh", "relu"):
-        return rnn(p["x"], p["w"], state, activation=cell, **options)
+        return rnn(*layer, state, activation=cell, **options)
     if cell in ("lstm", "peepholes"):
         peepholes = p["peepholes"] if cell == "peepholes" else None
-        return lstm(p["x"], p["w"], state, peepholes=peepholes, **options)
+        return lstm(*layer, state, peepholes=peepholes, **options)
     if cell == "gru":
-        return gru(p["x"], p["w"], state, bias=p["bias"], **options)
-    return gru_original(p["x"], p["w"], state, **options)
+        return gru(*layer, state, inner_bias=p["inner_bias"], **options)
+    return gru_original(*layer, state, **options)
 
 
 def loop(cell: str, p: Any, lengths: Any = None, reverse: bool = False, mask: Any = None) -> Any:
@@ -41,7 +43,7 @@ def loop(cell: str, p: Any, lengths: Any = None, reverse: bool = False, mask: An
         n = len(h)
         rows = [np.zeros(n)] * p["x"].shape[1]
         for t in reversed(range(length)) if reverse else range(length):
-            x = p["x"][b, t]
+            x = p["x"][b, t] @ p["kernel"] + p["bias"]
             if cell in ("tanh", "relu"):
                 a = x + (m * h) @ w
                 h = np.tanh(a) if cell == "tanh" else np.maximum(a, 0)
@@ -53,7 +55,7 @@ def loop(cell: str, p: Any, lengths: Any = None, reverse: bool = False, mask: An
             else:
                 r, z = (sigmoid(x[k * n : k * n + n] + (m * h) @ w[:, k * n : k * n + n]) for k in range(2))
                 w_n = w[:, 2 * n :]
-                inner = r * ((m * h) @ w_n + p["bias"]) if cell == "gru" else (r * (m * h)) @ w_n
+                inner = r * ((m * h) @ w_n + p["inner_bias"]) if cell == "gru" else (r * (m * h)) @ w_n
                 h = (1 - z) * np.tanh(x[2 * n :] + inner) + z * h
             rows[t] = h
         outputs.append(np.stack(rows))
@@ -65,8 +67,9 @@ def loop(cell: str, p: Any, lengths: Any = None, reverse: bool = False, mask: An
 
 def inputs(cell: str, seed: int = 0, population: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = {"x": (B, T, GATES[cell] * H), "w": (H, GATES[cell] * H), "h": (B, H), "c": (B, H)}
-    shapes |= {"bias": (H,), "peepholes": (3, H)}
+    width = GATES[cell] * H
+    shapes: Any = {"x": (B, T, D), "kernel": (D, width), "bias": (width,), "w": (H, width), "h": (B, H), "c": (B, H)}
+    shapes |= {"inner_bias": (H,), "peepholes": (3, H)}
     lead = (population,) if population else ()
     return {name: rng.normal(size=(*lead, *shape)) for name, shape in shapes.items()}
 
@@ -77,10 +80,13 @@ def weighed(result: Any) -> Any:
 
 
 @pytest.mark.parametrize("cell", GATES)
-@pytest.mark.parametrize("padded, reverse, dropped", [(False, False, False), (True, True, True), (True, False, False)])
+@pytest.mark.parametrize(
+    "padded, reverse, dropped, chunk", [(False, False, False, 16), (True, True, True, 2), (True, False, False, 3)]
+)
 def test_equals_the_equations_of_each_sequence_alone_in_values_and_gradients(
-    cell: str, padded: bool, reverse: bool, dropped: bool
+    cell: str, padded: bool, reverse: bool, dropped: bool, chunk: int, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(recurrence, "CHUNK", chunk)
     rng = np.random.default_rng(1)
     options = {"lengths": LENGTHS if padded else None, "reverse": reverse}
     options["mask"] = rng.integers(0, 2, (B, H)) * 2.0 if dropped else None
@@ -106,7 +112,8 @@ def test_equals_the_equations_of_each_sequence_alone_in_values_and_gradients(
 
 
 @pytest.mark.parametrize("cell", ["relu", "peepholes", "gru", "gru_original"])
-def test_a_population_within_a_scan_has_the_gradients_of_each_member(cell: str) -> None:
+def test_a_population_within_a_scan_has_the_gradients_of_each_member(cell: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(recurrence, "CHUNK", 3)
     p = inputs(cell, population=2)
     with jax.enable_x64(True):
         gradient = jax.grad(lambda p: weighed(fast(cell, p, lengths=LENGTHS)))
@@ -154,7 +161,11 @@ def test_without_an_activation_the_state_is_linear_in_the_inputs() -> None:
         return np.array(out)
 
     np.testing.assert_allclose(linear(a + b), linear(a) + linear(b), rtol=1e-5)
-    assert np.abs(rnn(a + b, w, zero)[0] - rnn(a, w, zero)[0] - rnn(b, w, zero)[0]).max() > 0.1
+
+    def f(x: np.ndarray) -> jax.Array:
+        return rnn(x, np.ones((1, 1), np.float32), np.zeros(1, np.float32), w, zero)[0]
+
+    assert np.abs(f(a + b) - f(a) - f(b)).max() > 0.1
 
 
 def test_the_forget_gate_alone_carries_the_cell() -> None:
@@ -162,38 +173,39 @@ def test_the_forget_gate_alone_carries_the_cell() -> None:
     gates = np.zeros((1, 50, 4), np.float32)
     gates[..., 0], gates[..., 1] = -100, 100
     state = (np.zeros((1, 1), np.float32), np.full((1, 1), 0.7, np.float32))
-    w = np.zeros((1, 4), np.float32)
+    weights = np.eye(4, dtype=np.float32), np.zeros(4, np.float32), np.zeros((1, 4), np.float32)
     for output in (-100, 0, 100):
         gates[..., 3] = output
-        h, (_, c) = lstm(gates, w, state)
+        h, (_, c) = lstm(gates, *weights, state)
         assert c == state[1]
         np.testing.assert_allclose(h, np.tanh(0.7) / (1 + np.exp(-np.float64(output))), atol=1e-6)
-        kept = jax.grad(lambda c: lstm(gates, w, (state[0], c))[1][1].sum())(state[1])  # noqa: B023
+        kept = jax.grad(lambda c: lstm(gates, *weights, (state[0], c))[1][1].sum())(state[1])  # noqa: B023
         assert kept == 1
     gates[..., 1] = 0  # forget half at each step
-    assert lstm(gates[:, :3], w, state)[1][1] == pytest.approx(0.7 / 8)
+    assert lstm(gates[:, :3], *weights, state)[1][1] == pytest.approx(0.7 / 8)
 
 
 @pytest.mark.parametrize("cell", ["gru", "gru_original"])
 def test_the_update_gate_interpolates_and_the_reset_gate_only_enters_the_candidate(cell: str) -> None:
     """One gate keeps or replaces, none hides the state from the output: what the notes call its output is the state."""
     p = {name: value.astype(np.float32) for name, value in inputs(cell).items()}
-    n = slice(2 * H, 3 * H)
     for bias, expected in ((100, p["h"]), (-100, None)):
-        q = p | {"x": p["x"].copy()}
-        q["x"][..., H : 2 * H] = bias
+        q = p | {"bias": p["bias"].copy()}
+        q["bias"][H : 2 * H] = bias
         outputs, last = fast(cell, q)
         np.testing.assert_array_equal(outputs[:, -1], last)
         if expected is not None:
             np.testing.assert_allclose(last, expected, rtol=1e-6)
-    q["x"][..., :H] = -100  # reset: without a memory, and with the gate z shut the candidate alone
-    np.testing.assert_allclose(fast(cell, q)[0], np.tanh(q["x"][..., n]), rtol=1e-5, atol=1e-6)
+    q["bias"][:H] = -100  # reset: without a memory, and with the gate z shut the candidate alone
+    candidate = np.tanh(q["x"] @ q["kernel"][:, 2 * H :] + q["bias"][2 * H :])
+    np.testing.assert_allclose(fast(cell, q)[0], candidate, rtol=1e-4, atol=1e-5)
 
 
 def test_the_two_forms_of_the_gru_differ_unless_the_reset_gate_is_open() -> None:
-    p = {name: value.astype(np.float32) for name, value in inputs("gru").items()} | {"bias": np.zeros(H, np.float32)}
+    p = {name: value.astype(np.float32) for name, value in inputs("gru").items()}
+    p["inner_bias"][:] = 0
     assert np.abs(fast("gru", p)[0] - fast("gru_original", p)[0]).max() > 0.01
-    p["x"][..., :H] = 100
+    p["bias"][:H] = 100
     np.testing.assert_allclose(fast("gru", p)[0], fast("gru_original", p)[0], rtol=1e-4, atol=1e-6)
 
 
@@ -203,22 +215,27 @@ def test_gradients_vanish_or_explode_by_the_spectrum_of_the_recurrent_weights(ra
     x = np.zeros((1, 20, 2), np.float32)
     h = np.ones((1, 2), np.float32)
     w = (radius * np.eye(2)).astype(np.float32)
-    gradient = jax.grad(lambda h: rnn(x, w, h, activation="relu")[1].sum())(h)
+    layer = np.eye(2, dtype=np.float32), np.zeros(2, np.float32), w
+    gradient = jax.grad(lambda h: rnn(x, *layer, h, activation="relu")[1].sum())(h)
     np.testing.assert_allclose(gradient, radius**20, rtol=1e-5)
-    off = jax.grad(lambda h: rnn(x - 100, w, h, activation="relu")[1].sum())(h)
+    off = jax.grad(lambda h: rnn(x - 100, *layer, h, activation="relu")[1].sum())(h)
     np.testing.assert_array_equal(off, 0)  # the derivative of a ReLU is 1 of active units only
-    squashed = jax.grad(lambda h: rnn(x, w, h)[1].sum())(h)  # tanh makes it smaller, not always small
+    squashed = jax.grad(lambda h: rnn(x, *layer, h)[1].sum())(h)  # tanh makes it smaller, not always small
     assert (np.abs(squashed) < np.abs(gradient)).all()
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
     p = inputs("lstm")
+    layer, state = (p["x"], p["kernel"], p["bias"], p["w"]), (p["h"], p["c"])
     for call, message in (
-        (lambda: lstm(p["x"][..., :-1], p["w"], (p["h"], p["c"])), r"takes inputs \[B, T, 16\].*got \[3, 5, 15\]"),
-        (lambda: lstm(p["x"], p["w"], (p["h"][:2], p["c"])), r"states and masks of 3 sequences are \[3, 4\]"),
-        (lambda: lstm(p["x"], p["w"], (p["h"], p["c"]), peepholes=p["h"][0]), r"peepholes of 4 units are \[3, 4\]"),
-        (lambda: gru(p["x"], p["w"], p["h"], bias=p["h"]), r"recurrent bias of 4 units is \[4\]"),
-        (lambda: rnn(p["x"], p["w"], p["h"], activation="sin"), "activation tanh or relu; got 'sin'"),
+        (
+            lambda: lstm(p["x"][..., :-1], *layer[1:], state),
+            r"from 5 features to 4 units with 4 gates has weights \[5, 16\], \[16\] and \[4, 16\]; got \[6, 16\]",
+        ),
+        (lambda: lstm(*layer, (p["h"][:2], p["c"])), r"states and masks of 3 sequences are \[3, 4\]"),
+        (lambda: lstm(*layer, state, peepholes=p["h"][0]), r"peepholes of 4 units are \[3, 4\]"),
+        (lambda: gru(*layer, p["h"], inner_bias=p["h"]), r"inner bias of 4 units is \[4\]"),
+        (lambda: rnn(*layer, p["h"], activation="sin"), "activation tanh or relu; got 'sin'"),
     ):
         with pytest.raises(UserError, match=message):
             call()
