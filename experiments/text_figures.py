@@ -1,0 +1,92 @@
+"""Texts as pictures: words with a colour behind each, and something written below."""
+
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dlfx.training import figures
+
+COLUMNS = 100  # cells of a line; a Chinese character has two
+CELL = 0.088  # width in inches
+LINE = 0.2  # height in inches
+
+
+class Text(NamedTuple):
+    """A text to draw.
+
+    Attributes:
+      caption: above it.
+      words: in their order.
+      colors: behind each, as matplotlib takes them.
+      below: what is written below each; nothing if empty.
+    """
+
+    caption: str
+    words: Sequence[str]
+    colors: Sequence[Any]
+    below: Sequence[str] = ()
+
+
+def width(text: str) -> int:
+    """How many cells a text takes."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def drawable(characters: set[str]) -> tuple[str, set[str]]:
+    """The family of fonts that has most of these characters, and those that it has not. A fixed width if it has all."""
+    from matplotlib import font_manager
+
+    codes = {character: ord(character) for character in characters}
+    best, left = "", characters
+    families = ["DejaVu Sans Mono", *sorted({font.name for font in font_manager.fontManager.ttflist})]
+    for family in families:
+        if family.startswith("Last Resort"):  # it has a box for everything
+            continue
+        font = font_manager.get_font(font_manager.findfont(family))
+        missing = {character for character, code in codes.items() if not font.get_char_index(code)}
+        if not best or len(missing) < len(left):
+            best, left = family, missing
+        if not left:
+            break
+    return best, left
+
+
+def texts(path: Path, shown: Sequence[Text], title: str) -> None:
+    """Draws texts below one another. Characters that no font here has are drawn as their numbers in Unicode."""
+    family, missing = drawable({character for text in shown for word in text.words for character in word})
+    if missing:
+        title += f"\n(no font here has {len(missing)} of the characters: these are shown by their numbers in Unicode)"
+    drawn: list[tuple[float, int, str, Any, bool]] = []  # column, line, what, colour, whether it is a word
+    line = title.count("\n") + 2
+    for text in shown:
+        for caption in textwrap.wrap(text.caption, COLUMNS):
+            drawn.append((0, line, caption, None, False))
+            line += 1
+        column = 0
+        for k, word in enumerate(text.words):
+            word = "".join(f"{ord(c):04X} " if c in missing else c for c in word).strip()
+            below = text.below[k] if text.below else ""
+            cells = max(width(word), width(below)) + 1
+            if column and column + cells > COLUMNS:
+                column, line = 0, line + 1 + bool(text.below)
+            drawn.append((column, line, word, text.colors[k], True))
+            if below:
+                drawn.append((column, line + 1, below, None, False))
+            column += cells
+        line += 2 + bool(text.below)
+    figure = figures.new_figure(CELL * (COLUMNS + 2), LINE * line)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-1, COLUMNS + 1), ylim=(line, 0))
+    axes.axis("off")
+    axes.text(0, 0.3, title, va="top", fontsize=10, weight="bold", parse_math=False)
+    size = 72 * CELL / 0.602  # a character of DejaVu Sans Mono is 0.602 of its size wide
+    for column, row, what, color, is_word in drawn:
+        box = {"facecolor": color, "edgecolor": "none", "pad": 1.2} if is_word else None
+        font = {"family": [family, "DejaVu Sans Mono"] if is_word else "DejaVu Sans Mono"}
+        ink = {} if is_word else {"color": "#555555"}
+        scale = 1 if is_word else 0.85
+        axes.text(column, row, what, fontsize=size * scale, bbox=box, parse_math=False, va="top", **font, **ink)
+    figures.save(figure, path)
