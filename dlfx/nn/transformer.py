@@ -11,7 +11,7 @@ from jax import lax
 
 from dlfx.nn.attention import KeysAndValues, MultiHeadAttention
 from dlfx.nn.dense import Dense
-from dlfx.types import Array
+from dlfx.types import Array, UserError
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -63,7 +63,9 @@ class Block(nn.Module):
         self, x: Array, mask: Array | None, memory: Array | None, memory_mask: Array | None, train: bool
     ) -> tuple[Array, None]:
         """A whole sequence `[B, T, F]`, memory `[B, S, F]`, masks as those of attention; None stands for a scan."""
-        seen = self.cross_attention.project(memory) if self.cross else None
+        if self.cross != (memory is not None):
+            raise UserError("a block with cross-attention takes a memory, and one without it none")
+        seen = None if memory is None else self.cross_attention.project(memory)
         return self._sublayers(x, lambda y: self.attention(y, mask, train), seen, memory_mask, train), None
 
     def project(self, carry: None, memory: Array) -> tuple[None, KeysAndValues]:

@@ -11,6 +11,7 @@ from jax.extend.core import jaxprs_in_params
 
 from dlfx.nn.attention import padding_mask
 from dlfx.nn.transformer import Block, Stack
+from dlfx.types import UserError
 from tests.compiling import quick
 from tests.torch_transformers import put_block
 
@@ -88,11 +89,12 @@ def test_a_stack_is_its_blocks_one_after_another():
     module = stack(cross=True)
     variables = made(module, x, None, memory)
     expected, blocks = x, variables["params"]["blocks"]
+    block = quick(lambda one, x, memory: module.block().apply(one, x, None, memory, None, False))
     for layer in range(3):
         one = {"params": jax.tree.map(lambda a, layer=layer: a[layer], blocks)}
-        expected, _ = module.block().apply(one, expected, None, memory, None, False)
+        expected, _ = block(one, expected, memory)
     expected = nn.LayerNorm(1e-5).apply({"params": variables["params"]["norm"]}, expected)
-    np.testing.assert_allclose(module.apply(variables, x, memory=memory), expected, atol=1e-4)
+    np.testing.assert_allclose(quick(module.apply)(variables, x, None, memory), expected, atol=1e-4)
 
 
 def test_remat_and_unrolled_loops_change_nothing():
@@ -138,23 +140,23 @@ def test_decoding_is_the_whole_and_each_sequence_can_have_its_own_position(rotar
     module = stack(2, cross=True, rotary=rotary)
     x, memory, mask = normal(0, 2, 6, 8), normal(1, 2, 4, 8), padding_mask(jnp.array([4, 2]), 4)
     variables = made(module, x, None, memory)
-    whole = module.apply(variables, x, None, memory, mask)
+    whole = quick(module.apply)(variables, x, None, memory, mask)
 
     def decode(x, cache, position):
         return module.apply(variables, x, cache, position, method="decode")
 
-    start = module.apply(variables, 2, 7, memory, mask, method="start")
+    start = quick(lambda *memory: module.apply(variables, 2, 7, *memory, method="start"))(memory, mask)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(start)} == {2}  # the batch comes first
-    prompt, cache = quick(decode)(x[:, :3], start, 0)
-    np.testing.assert_allclose(prompt, whole[:, :3], atol=1e-5)
     step = quick(decode)
+    prompt, after_prompt = step(x[:, :3], start, 0)
+    np.testing.assert_allclose(prompt, whole[:, :3], atol=1e-5)
+    cache = after_prompt
     for i in range(3, 6):
         y, cache = step(x[:, i : i + 1], cache, i)
         np.testing.assert_allclose(y[:, 0], whole[:, i], atol=1e-5)
 
     # The first sequence goes on at 3, the second one at 1.
-    _, cache = quick(decode)(x[:, :3], start, 0)
-    own = jax.tree.map(lambda a: a[:, None], cache)  # batches of one
+    own = jax.tree.map(lambda a: a[:, None], after_prompt)  # batches of one
     tokens = jnp.stack([x[0, 3:4], x[1, 1:2]])[:, None]
     y, _ = quick(jax.vmap(decode))(tokens, own, jnp.array([3, 1]))
     np.testing.assert_allclose(y[:, 0, 0], jnp.stack([whole[0, 3], whole[1, 1]]), atol=1e-5)
@@ -170,8 +172,15 @@ def test_every_layer_draws_its_own_dropout():
         layer = params[name]["out"] if name == "attention" else params[name]
         layer["bias"] = jnp.ones_like(layer["bias"])
     options = {"rngs": {"dropout": jax.random.key(0)}, "mutable": "intermediates", "capture_intermediates": True}
-    _, state = module.apply({"params": {**variables["params"], "blocks": params}}, x, train=True, **options)
+    variables = {"params": {**variables["params"], "blocks": params}}
+    _, state = quick(lambda variables: module.apply(variables, x, train=True, **options))(variables)
     (masks,) = state["intermediates"]["blocks"]["drop"]["__call__"][:1]
     masks = np.asarray(masks)
     assert masks.shape == (2, 1, 200, 8) and set(np.unique(masks)) == {0, 2}
     assert abs((masks[0] == masks[1]).mean() - 0.5) < 0.06  # 1,600 draws, 5 deviations
+
+
+@pytest.mark.parametrize("cross, memory", [(True, None), (False, jnp.ones((1, 3, 8)))])
+def test_a_memory_goes_with_cross_attention(cross, memory):
+    with pytest.raises(UserError, match="with cross-attention takes a memory, and one without it none"):
+        jax.eval_shape(stack(cross=cross).init, jax.random.key(0), jnp.ones((1, 4, 8)), None, memory)

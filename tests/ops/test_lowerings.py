@@ -112,8 +112,9 @@ def test_off_the_cpu_lax_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert str(jax.make_jaxpr(ours)(x, w)) == str(jax.make_jaxpr(theirs)(x, w)), name
 
 
-def test_dense_layers_equal_lax(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "LARGE", 64)
+@pytest.mark.parametrize("large", [64, 1000])  # 24 * 16 is large, or small
+def test_dense_layers_equal_lax(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(convolution, "LARGE", large)
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 3, 24), np.float32), rng.standard_normal((24, 16), np.float32)
     numbers = (((2,), (0,)), ((), ()))

@@ -66,7 +66,7 @@ class BERT(nn.Module):
         self.norm = nn.LayerNorm(EPSILON, **dtypes)
         self.drop = nn.Dropout(self.dropout)
         exact_gelu = partial(nn.gelu, approximate=False)
-        inits = {"kernel_init": init, "out_init": init, "epsilon": EPSILON, "activation": exact_gelu}
+        inits: dict[str, Any] = {"kernel_init": init, "out_init": init, "epsilon": EPSILON, "activation": exact_gelu}
         block = partial(Block, self.width, self.heads, 4 * self.width, dropout=self.dropout, **inits, **dtypes)
         self.stack = Stack(self.layers, block, self.remat, self.unroll)
         self.pooler = nn.Dense(self.width, kernel_init=init, **dtypes)

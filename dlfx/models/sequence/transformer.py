@@ -61,9 +61,8 @@ class Transformer(nn.Module):
                 "shared_embeddings=False keeps them apart"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        embed = partial(
-            nn.Embed, features=self.width, embedding_init=nn.initializers.normal(self.width**-0.5), **dtypes
-        )
+        init = nn.initializers.normal(self.width**-0.5)
+        embed: Any = partial(nn.Embed, features=self.width, embedding_init=init, **dtypes)
         self.embedding = embed(self.vocabulary)
         self.source_embedding = self.embedding if self.shared_embeddings else embed(words)
         options = {"norm_first": self.norm_first, "dropout": self.dropout, **dtypes}
