@@ -31,6 +31,9 @@ with group("Language model"):
     flags.DEFINE_float("dropout", 0.0, "of the model", lower_bound=0.0, upper_bound=0.999)
     flags.DEFINE_bool("bias", False, "in dense layers and norms")
     flags.DEFINE_enum("positions", "learned", ["learned", "sinusoidal", "rotary"], "how the model knows the order")
+    flags.DEFINE_integer(
+        "unroll", 1, "blocks in one turn of the loop over layers; all of them is fastest on CPU", lower_bound=1
+    )
     flags.DEFINE_bool("remat", False, "compute blocks again in the backward pass, to save memory")
 FLAGS.set_default("log_every", 100)
 
@@ -48,6 +51,7 @@ def make_model(dtype: Any, param_dtype: Any, vocabulary: int) -> gpt.GPT:
         use_bias=FLAGS.bias,
         positions=FLAGS.positions,
         remat=FLAGS.remat,
+        unroll=FLAGS.unroll,
         dtype=dtype,
         param_dtype=param_dtype,
     )
