@@ -35,19 +35,19 @@ def width(text: str) -> int:
 
 
 def drawable(characters: set[str]) -> tuple[str, set[str]]:
-    """The family of fonts that has most of these characters, and those that it has not. A fixed width if it has all."""
+    """The file of the font that has most of these characters, and those that it has not; of a fixed width if it may."""
     from matplotlib import font_manager
 
-    codes = {character: ord(character) for character in characters}
+    entries = [font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort")]  # boxes
+    entries.sort(
+        key=lambda font: (font.name != "DejaVu Sans Mono", font.style != "normal", font.weight != 400, font.name)
+    )
     best, left = "", characters
-    families = ["DejaVu Sans Mono", *sorted({font.name for font in font_manager.fontManager.ttflist})]
-    for family in families:
-        if family.startswith("Last Resort"):  # it has a box for everything
-            continue
-        font = font_manager.get_font(font_manager.findfont(family))
-        missing = {character for character, code in codes.items() if not font.get_char_index(code)}
+    for entry in entries:
+        font = font_manager.get_font(entry.fname)
+        missing = {character for character in characters if not font.get_char_index(ord(character))}
         if not best or len(missing) < len(left):
-            best, left = family, missing
+            best, left = entry.fname, missing
         if not left:
             break
     return best, left
@@ -55,7 +55,9 @@ def drawable(characters: set[str]) -> tuple[str, set[str]]:
 
 def texts(path: Path, shown: Sequence[Text], title: str) -> None:
     """Draws texts below one another. Characters that no font here has are drawn as their numbers in Unicode."""
-    family, missing = drawable({character for text in shown for word in text.words for character in word})
+    from matplotlib.font_manager import FontProperties
+
+    path_of_font, missing = drawable({character for text in shown for word in text.words for character in word})
     if missing:
         title += f"\n(no font here has {len(missing)} of the characters: these are shown by their numbers in Unicode)"
     drawn: list[tuple[float, int, str, Any, bool]] = []  # column, line, what, colour, whether it is a word
@@ -83,10 +85,11 @@ def texts(path: Path, shown: Sequence[Text], title: str) -> None:
     axes.axis("off")
     axes.text(0, 0.3, title, va="top", fontsize=10, weight="bold", parse_math=False)
     size = 72 * CELL / 0.602  # a character of DejaVu Sans Mono is 0.602 of its size wide
+    fonts = {True: FontProperties(fname=path_of_font), False: FontProperties(family="DejaVu Sans Mono")}
     for column, row, what, color, is_word in drawn:
         box = {"facecolor": color, "edgecolor": "none", "pad": 1.2} if is_word else None
-        font = {"family": [family, "DejaVu Sans Mono"] if is_word else "DejaVu Sans Mono"}
         ink = {} if is_word else {"color": "#555555"}
-        scale = 1 if is_word else 0.85
-        axes.text(column, row, what, fontsize=size * scale, bbox=box, parse_math=False, va="top", **font, **ink)
+        font = fonts[is_word].copy()
+        font.set_size(size if is_word else 0.85 * size)
+        axes.text(column, row, what, fontproperties=font, bbox=box, parse_math=False, va="top", **ink)
     figures.save(figure, path)
