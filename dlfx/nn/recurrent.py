@@ -114,7 +114,7 @@ class Recurrent(nn.Module):
         if self.variational_dropout and train:
             ones = jnp.ones((len(x), units), self.dtype)
             mask = nn.Dropout(self.variational_dropout, deterministic=False)(ones)
-        options = {"lengths": lengths, "reverse": reverse, "mask": mask}
+        options: dict[str, Any] = {"lengths": lengths, "reverse": reverse, "mask": mask}
         state = jax.tree.map(lambda part: part.astype(self.dtype), state)
         if self.cell == "rnn":
             return rnn(x, kernel, bias, w, state, activation=self.activation, **options)

@@ -333,7 +333,7 @@ def _over_time(
     chunks = -(-steps // CHUNK) if jax.default_backend() == "cpu" else 1
     size = -(-steps // max(chunks, 1))
     extra = chunks * size - steps
-    counts = None
+    counts: Any = None
     if lengths is not None or extra:
         ends = jnp.full((batch,), steps) if lengths is None else jnp.minimum(lengths, steps)
         counts = (jnp.arange(steps + extra)[:, None] < ends).reshape(chunks, size, 1, batch)

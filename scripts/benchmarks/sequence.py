@@ -33,12 +33,12 @@ RECURRENT = {"batch": 32, "steps": 64, "units": 256}
 def training_side(loss: Callable[[Any, Any], Any], params: Any, rule: Any, batch: Any) -> timing.Side:
     """One compiled step of `loss(params, batch)`, the parameters held from call to call."""
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any, Any]:
+    def train(params: Any, state: Any, batch: Any) -> tuple[Any, Any, Any]:
         value, gradients = jax.value_and_grad(loss)(params, batch)
         updates, state = rule.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, value
 
+    step: Any = jax.jit(train, donate_argnums=(0, 1))
     held = [params, rule.init(params)]
     batch = jax.device_put(batch)
 

@@ -174,15 +174,16 @@ def test_the_forget_gate_alone_carries_the_cell() -> None:
     gates[..., 0], gates[..., 1] = -100, 100
     state = (np.zeros((1, 1), np.float32), np.full((1, 1), 0.7, np.float32))
     weights = np.eye(4, dtype=np.float32), np.zeros(4, np.float32), np.zeros((1, 4), np.float32)
+    run = quick(lambda gates: lstm(gates, *weights, state))
+    kept = quick(jax.grad(lambda c, gates: lstm(gates, *weights, (state[0], c))[1][1].sum()))
     for output in (-100, 0, 100):
         gates[..., 3] = output
-        h, (_, c) = lstm(gates, *weights, state)
+        h, (_, c) = run(gates)
         assert c == state[1]
         np.testing.assert_allclose(h, np.tanh(0.7) / (1 + np.exp(-np.float64(output))), atol=1e-6)
-        kept = jax.grad(lambda c: lstm(gates, *weights, (state[0], c))[1][1].sum())(state[1])  # noqa: B023
-        assert kept == 1
-    gates[..., 1] = 0  # forget half at each step
-    assert lstm(gates[:, :3], *weights, state)[1][1] == pytest.approx(0.7 / 8)
+        assert kept(state[1], gates) == 1
+    gates[:, :3, 1] = 0  # forget half at three steps
+    assert run(gates)[1][1] == pytest.approx(0.7 / 8)
 
 
 @pytest.mark.parametrize("cell", ["gru", "gru_original"])
@@ -216,12 +217,17 @@ def test_gradients_vanish_or_explode_by_the_spectrum_of_the_recurrent_weights(ra
     h = np.ones((1, 2), np.float32)
     w = (radius * np.eye(2)).astype(np.float32)
     layer = np.eye(2, dtype=np.float32), np.zeros(2, np.float32), w
-    gradient = jax.grad(lambda h: rnn(x, *layer, h, activation="relu")[1].sum())(h)
-    np.testing.assert_allclose(gradient, radius**20, rtol=1e-5)
-    off = jax.grad(lambda h: rnn(x - 100, *layer, h, activation="relu")[1].sum())(h)
-    np.testing.assert_array_equal(off, 0)  # the derivative of a ReLU is 1 of active units only
-    squashed = jax.grad(lambda h: rnn(x, *layer, h)[1].sum())(h)  # tanh makes it smaller, not always small
-    assert (np.abs(squashed) < np.abs(gradient)).all()
+
+    @quick
+    def gradients(h: jax.Array) -> Any:
+        active = jax.grad(lambda h: rnn(x, *layer, h, activation="relu")[1].sum())(h)
+        silent = jax.grad(lambda h: rnn(x - 100, *layer, h, activation="relu")[1].sum())(h)
+        return active, silent, jax.grad(lambda h: rnn(x, *layer, h)[1].sum())(h)
+
+    active, silent, squashed = gradients(h)
+    np.testing.assert_allclose(active, radius**20, rtol=1e-5)
+    np.testing.assert_array_equal(silent, 0)  # the derivative of a ReLU is 1 of active units only
+    assert (np.abs(squashed) < active).all()  # that of tanh makes it smaller
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
