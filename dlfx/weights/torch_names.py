@@ -35,25 +35,11 @@ def from_torch_names(tensors: Mapping[str, np.ndarray], like: Any) -> dict[str, 
     leaves, structure = jax.tree.flatten_with_path(like)
     wanted = {_torch_name(path): leaf for path, leaf in leaves}
     found = relevant(tensors, wanted)
-    wrong = []
     for name, leaf in wanted.items():
-        if name not in found:
-            continue
-        tensor, shape = found[name], torch_shape(leaf)
-        if tensor.ndim == 4 and len(shape) == 2 and tensor.shape[0] == shape[0] and tensor.size == leaf.size:
-            found[name] = tensor = tensor.reshape(shape)
-        if tensor.shape != shape:
-            wrong.append(f"{name} {list(tensor.shape)} for {list(shape)}")
-        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
-            wrong.append(f"{name} {tensor.dtype} for {leaf.dtype}")
-    problems = {
-        "missing": [name for name in wanted if name not in found],
-        "unexpected": [name for name in found if name not in wanted],
-        "of another shape or type": wrong,
-    }
-    if any(problems.values()):
-        told = [f"{len(which)} {kind} ({_listed(which)})" for kind, which in problems.items() if which]
-        raise UserError(f"of {len(wanted)} tensors, " + ", ".join(told))
+        tensor, shape = found.get(name), torch_shape(leaf)
+        if tensor is not None and tensor.ndim == 4 and len(shape) == 2 and tensor.shape[0] == shape[0]:
+            found[name] = tensor.reshape(shape) if tensor.size == leaf.size else tensor
+    require(found, {name: jax.ShapeDtypeStruct(torch_shape(leaf), leaf.dtype) for name, leaf in wanted.items()})
     arrays = [np.array(_permuted(found[name], FROM_TORCH), leaf.dtype, order="C") for name, leaf in wanted.items()]
     return jax.tree.unflatten(structure, jax.device_put(arrays))
 
@@ -71,6 +57,25 @@ def to_torch_names(variables: Any) -> dict[str, np.ndarray]:
         _torch_name(path): np.ascontiguousarray(_permuted(np.asarray(leaf), TO_TORCH))
         for path, leaf in jax.tree.leaves_with_path(variables)
     }
+
+
+def require(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    """Raises a UserError unless there are just the wanted tensors, of floating point: it names those that are wrong."""
+    wrong = []
+    for name, like in wanted.items():
+        tensor = tensors.get(name, like)
+        if tensor.shape != like.shape:
+            wrong.append(f"{name} {list(tensor.shape)} for {list(like.shape)}")
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+            wrong.append(f"{name} {tensor.dtype} for {like.dtype}")
+    problems = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": [name for name in tensors if name not in wanted],
+        "of another shape or type": wrong,
+    }
+    if any(problems.values()):
+        told = [f"{len(which)} {kind} ({_listed(which)})" for kind, which in problems.items() if which]
+        raise UserError(f"of {len(wanted)} tensors, " + ", ".join(told))
 
 
 def relevant(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
