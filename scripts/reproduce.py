@@ -68,9 +68,9 @@ def trained(system: str, paper: str, file: str, recipe: str, seeds: int) -> Row:
     return Row(system, paper, file, recipe, seeds, population=seeds > 1)
 
 
-def network(system: str, paper: str, file: str, recipe: str) -> Row:
+def network(system: str, paper: str, file: str, recipe: str, seeds: int = 3) -> Row:
     """A row of the convolutional networks, on digits."""
-    return Row(system, paper, f"models/classification/{file}.py", f"cnn/{recipe}_digits", 3)
+    return Row(system, paper, f"models/classification/{file}.py", f"cnn/{recipe}_digits", seeds)
 
 
 def squeezed(system: str, paper: str, recipe: str) -> Row:
@@ -177,14 +177,14 @@ ROWS = [
     network("AlexNet, width 1/4", "Krizhevsky et al. 2012", "alexnet", "alexnet"),
     network("VGG-11 with batch norm, width 1/8", "Simonyan and Zisserman 2014", "vgg", "vgg11_bn"),
     network("GoogLeNet with auxiliary heads, width 1/4", "Szegedy et al. 2014", "googlenet", "googlenet_bn"),
-    network("Inception-v2, width 1/4", "Ioffe and Szegedy 2015", "inception_v2", "inception_v2"),
-    network("Inception-v3, width 1/8", "Szegedy et al. 2015", "inception_v3", "inception_v3"),
+    network("Inception-v2, width 1/4", "Ioffe and Szegedy 2015", "inception_v2", "inception_v2", 1),
+    network("Inception-v3, width 1/8", "Szegedy et al. 2015", "inception_v3", "inception_v3", 1),
     network("ResNet-20 on digits", "He et al. 2015", "resnet", "resnet20"),
     network("ResNet-20, normalised first", "He et al. 2016", "resnet", "preresnet20"),
     network("ResNet-18 with a small stem, width 1/8", "He et al. 2015", "resnet", "resnet18_cifar"),
     network("ResNeXt-50, width 1/8", "Xie et al. 2016", "resnet", "resnext50"),
     network("SE-ResNet-50, width 1/8", "Hu et al. 2017", "resnet", "se_resnet50"),
-    network("MobileNet-v1, width 1/4", "Howard et al. 2017", "mobilenet_v1", "mobilenet_v1"),
+    network("MobileNet-v1, width 1/4", "Howard et al. 2017", "mobilenet_v1", "mobilenet_v1", 1),
     network("MobileNet-v2, width 1/4", "Sandler et al. 2018", "mobilenet_v2", "mobilenet_v2"),
     Row(
         "ResNet-20 on CIFAR-10", "He et al. 2015", RESNET, "cnn/resnet20_cifar10", 3, data="cifar10", unmeasured=NOT_RUN
@@ -243,12 +243,12 @@ def measure(row: Row, runs: Path, data_dir: str, fresh: bool) -> str:
 
 def cell(row: Row, values: list[float], seconds: list[float]) -> str:
     """What a row says: mean and deviation over the seeds, and the wall time of a run."""
+    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
     if not row.says:
         spread = f" +- {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-        return f"{100 * np.mean(values):.2f}{spread} % ({len(values)} seeds, {np.mean(seconds):.0f} s a run)"
+        return f"{100 * np.mean(values):.2f}{spread} % ({seeds}, {np.mean(seconds):.0f} s a run)"
     spread = f" +- {np.std(values, ddof=1):.{row.digits}f}" if len(values) > 1 else ""
     told = f"{row.says} {np.mean(values):.{row.digits}f}{spread}"
-    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
     return f"{told} ({seeds}, {np.mean(seconds):.0f} s{'' if row.population else ' a run'})"
 
 
