@@ -1,7 +1,7 @@
 """Sequence models against what a user would take instead, A B A B in one process, in float32.
 
-LSTM and GRU: one whole training step on one batch, forward, backward and SGD, against PyTorch's modules. The ratio is
-the time of the peer over that of dlfx.
+LSTM, GRU and GPT: one whole training step on one batch against PyTorch's. Beam search: of a GPT that keeps its keys and
+values. CTC: the loss and its gradient, against optax too. The ratio is the time of the fastest peer over that of dlfx.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import jax  # noqa: E402
 import optax  # noqa: E402
 
 from dlfx.nn.recurrent import Recurrent  # noqa: E402
-from scripts.benchmarks import sequence_torch, timing  # noqa: E402
+from scripts.benchmarks import sequence_ctc, sequence_gpt, sequence_torch, timing  # noqa: E402
 
 RECURRENT = {"batch": 32, "steps": 64, "units": 256}
 
@@ -71,6 +71,11 @@ def recurrent(cell: str) -> list[timing.Side]:
 CASES: dict[str, Callable[[], list[timing.Side]]] = {
     "LSTM 256, batch 32, 64 steps": partial(recurrent, "lstm"),
     "GRU 256, batch 32, 64 steps": partial(recurrent, "gru"),
+    "GPT 4 layers, 128 wide, context 64, batch 12, 10 steps a call": partial(sequence_gpt.training, 4, 4, 128, 64, 10),
+    "GPT 4 layers, 128 wide, context 64, batch 12": partial(sequence_gpt.training, 4, 4, 128, 64, 1),
+    "GPT 6 layers, 384 wide, context 256, batch 12": partial(sequence_gpt.training, 6, 6, 384, 256, 1),
+    "beam search of 4, 8 sequences, 48 tokens": sequence_gpt.beam_search,
+    "CTC 200 frames, 40 classes, batch 16": sequence_ctc.loss_and_gradient,
 }
 
 
