@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 
 from dlfx.training import checkpoints, figures, loop, mesh, processes, rundir
@@ -239,6 +240,22 @@ def schedule(steps: int, monitor: str) -> Schedule:
         monitor=FLAGS.monitor or monitor,
         patience=FLAGS.patience,
     )
+
+
+def beginning_with(program: mesh.Program, variables: Any) -> mesh.Program:
+    """The program with variables in its initial state, the same for all members; those that are None stay as drawn."""
+
+    def init() -> Any:
+        state = program.host(program.init())
+        chosen = jax.tree.map(
+            lambda new, drawn: drawn if new is None else np.broadcast_to(np.asarray(new, drawn.dtype), drawn.shape),
+            variables,
+            {"params": state.params, **state.extra},
+            is_leaf=lambda x: x is None,
+        )
+        return program.restore(state._replace(params=chosen.pop("params"), extra=chosen))
+
+    return program._replace(init=init)
 
 
 def train(

@@ -4,14 +4,13 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from dlfx.training import processes
 from dlfx.training.mesh import Program
 from dlfx.types import UserError
 from dlfx.weights.classifiers import begin_from
-from experiments.common import FLAGS, Session, group
+from experiments.common import FLAGS, Session, beginning_with, group
 
 SHOWN = 8  # names in an error
 
@@ -67,18 +66,7 @@ def begin_with_file(session: Session, program: Program, num_classes: int) -> Pro
     found = begin_from(FLAGS.init_from, template, num_classes)
     if processes.is_main():
         print(f"beginning: {found.told}")
-
-    def init() -> Any:
-        state = program.host(program.init())
-        variables = jax.tree.map(
-            lambda new, drawn: drawn if new is None else np.broadcast_to(new, drawn.shape),
-            found.variables,
-            {"params": state.params, **state.extra},
-            is_leaf=lambda x: x is None,
-        )
-        return program.restore(state._replace(params=variables.pop("params"), extra=variables))
-
-    return program._replace(init=init)
+    return beginning_with(program, found.variables)
 
 
 def _names(params: Any) -> list[str]:

@@ -2,11 +2,16 @@
 
 python -m experiments.lm --flagfile=experiments/flagfiles/lm/gpt_prose.flags
 python -m experiments.lm --text_file=input.txt --fractions=0.9,0.1,0 --model=gpt --context=64
+python -m experiments.lm --init_from=gpt2 --text_file=input.txt --context=128 --learning_rate=3e-5 --optimizer=adamw
 python -m experiments.lm --workdir=DIR --prompt="The method"       # a finished run writes on
+python -m experiments.lm --init_from=gpt2 --prompt="The method"    # GPT-2 does
+
+Here `gpt2` is a directory with config.json, model.safetensors and tokenizer.json, as Hugging Face's transformers saves.
 """
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +23,7 @@ from dlfx.data import text
 from dlfx.learners.likelihood import likelihood
 from dlfx.models.sequence import gpt
 from dlfx.types import Array, Batch, Key, Learner, UserError
-from experiments import common, lm_figures, sequences, texts, writing
+from experiments import common, lm_figures, lm_weights, sequences, texts, writing
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
@@ -33,6 +38,12 @@ with group("Language model"):
     flags.DEFINE_enum("positions", "learned", ["learned", "sinusoidal", "rotary"], "how the model knows the order")
     flags.DEFINE_integer(
         "unroll", 1, "blocks in one turn of the loop over layers; all of them is fastest on CPU", lower_bound=1
+    )
+    flags.DEFINE_string(
+        "init_from",
+        "",
+        "a directory with a GPT-2 of transformers, or a finished run of this experiment, whose weights to begin with; "
+        "form and vocabulary are the model's, and --context, if given, may be shorter",
     )
     flags.DEFINE_bool("remat", False, "compute blocks again in the backward pass, to save memory")
 FLAGS.set_default("log_every", 100)
@@ -76,14 +87,21 @@ def main(_: Any) -> None:
     if FLAGS.prompt:
         writing.main(functools.partial(make_model, jnp.float32, jnp.float32))
         return
+    if FLAGS.init_from:
+        lm_weights.take_form(_beginning(), FLAGS.context if FLAGS["context"].present else 0)
     with common.begin("lm", f"gpt-{texts.label()}") as session:
         run(session)
+
+
+def _beginning() -> Path:
+    return Path(FLAGS.init_from).expanduser()
 
 
 def run(session: common.Session) -> None:
     """One invocation: text, model, learner, training, figures."""
     sequences.check_batch(session)
-    corpus = texts.load(session)
+    known, variables = lm_weights.load(_beginning()) if FLAGS.init_from else (None, None)
+    corpus = texts.load(session, known)
     model = make_model(session.dtype, session.param_dtype, corpus.vocabulary.size)
     stream = text.window_stream(corpus.tokens["train"], FLAGS.batch_size, FLAGS.context, **sequences.share())
 
@@ -97,7 +115,7 @@ def run(session: common.Session) -> None:
         bits = sums["loss"] / (corpus.characters[split] * math.log(2))
         return {"loss": loss, "perplexity": np.exp(loss), "bits_per_character": bits}
 
-    rows = -(-64 // session.mesh.size) * session.mesh.size
+    rows = -(-lm_figures.rows(FLAGS.context) // session.mesh.size) * session.mesh.size
     splits = {
         split: sequences.Split(
             *text.evaluation_stream(tokens, rows, FLAGS.context, **sequences.share()),
@@ -110,11 +128,11 @@ def run(session: common.Session) -> None:
     if not splits:
         raise UserError("there is no text to evaluate on; --fractions must keep some for validation or test")
     last = next(iter(splits))
-    fitted = sequences.fit(session, make_learner(session, model), stream, splits, f"{last}_loss")
+    fitted = sequences.fit(session, make_learner(session, model), stream, splits, f"{last}_loss", variables)
     if fitted is None:
         return
     if session.run:
-        writing.keep(session.path, corpus)
+        lm_weights.keep(session.path, corpus)
     draw = functools.partial(lm_figures.draw, model=model, state=fitted.state, corpus=corpus, split=last)
     about = {"corpus": corpus.name, "corpus_sha256": corpus.sha256}
     common.finish(session, fitted.result, fitted.result.arrays.params, draw, about)

@@ -34,6 +34,11 @@ def draw(directory: Path, model: Any, state: Any, corpus: Texts, split: str) -> 
     )
 
 
+def rows(context: int) -> int:
+    """How many windows to judge at once: of long ones fewer, as every token has the logits of all the vocabulary."""
+    return max(1, 4096 // context)
+
+
 def losses(model: Any, state: Any, tokens: np.ndarray) -> np.ndarray:
     """The mean loss at each place of the context, `[T]` in nats, over windows side by side."""
     count = (len(tokens) - 1) // model.context
@@ -46,7 +51,8 @@ def losses(model: Any, state: Any, tokens: np.ndarray) -> np.ndarray:
         return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:]).sum(0)
 
     windows = np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
-    parts = [np.asarray(of(state.params, jnp.asarray(windows[i : i + 64]))) for i in range(0, count, 64)]
+    size = rows(model.context)
+    parts = [np.asarray(of(state.params, jnp.asarray(windows[i : i + size]))) for i in range(0, count, size)]
     return np.sum(parts, 0) / count
 
 

@@ -66,7 +66,14 @@ def means(*names: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray
     return lambda sums: evaluation.means(sums, names)
 
 
-def fit(session: Session, learner: Learner, stream: Stream, splits: Mapping[str, Split], monitor: str) -> Fitted | None:
+def fit(
+    session: Session,
+    learner: Learner,
+    stream: Stream,
+    splits: Mapping[str, Split],
+    monitor: str,
+    variables: Any = None,
+) -> Fitted | None:
     """Trains in the session's directory; None where that holds the finished run already.
 
     Args:
@@ -75,9 +82,12 @@ def fit(session: Session, learner: Learner, stream: Stream, splits: Mapping[str,
       stream: its batches.
       splits: what is evaluated, by name.
       monitor: the metric that says which checkpoint is best, such as `valid_loss`.
+      variables: what to begin with, if not with what the learner draws.
     """
     with session.clock.phase("program"):
         program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
+    if variables is not None:
+        program = common.beginning_with(program, variables)
     evaluators = {
         name: evaluation.evaluator(program, split.sums, split.stream, split.batches) for name, split in splits.items()
     }

@@ -9,59 +9,41 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dlfx.data import vocabulary
 from dlfx.data.vocabulary import Vocabulary
 from dlfx.models.sequence.gpt import GPT
 from dlfx.ops import decoding
-from dlfx.training import checkpoints, rundir
 from dlfx.types import Array, Key, UserError
+from experiments import lm_weights
 from experiments.common import FLAGS, group
-from experiments.texts import Texts
 
 with group("Writing"):
-    flags.DEFINE_string("prompt", "", "have the finished run in --workdir write on from this text, and train nothing")
+    flags.DEFINE_string(
+        "prompt", "", "have the finished run in --workdir, or the model of --init_from, write on, and train nothing"
+    )
     flags.DEFINE_integer("samples", 3, "texts to write", lower_bound=1)
     flags.DEFINE_integer("sample_tokens", 300, "tokens of each", lower_bound=1)
     flags.DEFINE_float("temperature", 0.8, "of sampling; 0: always the most probable token", lower_bound=0.0)
     flags.DEFINE_integer("top_k", 0, "draw only from so many tokens, the most probable ones; 0: all", lower_bound=0)
     flags.DEFINE_float("top_p", 1.0, "draw only from the smallest set of this probability", 0.0001, 1.0)
 
-VOCABULARY = "vocabulary.json"  # in the run directory
-MODEL = ("size", "context", "layers", "heads", "width", "dropout", "bias", "positions", "remat")  # flags
-
-
-def keep(path: Path, corpus: Texts) -> None:
-    """Writes the vocabulary of a run next to its checkpoints, so that it can write later."""
-    with rundir.explain_os_errors(path):
-        vocabulary.save(corpus.vocabulary, path / VOCABULARY)
-
 
 def main(make_model: Any) -> None:
-    """Writes on from `--prompt` with what a finished run in `--workdir` has learned.
+    """Writes on from `--prompt` as the finished run in `--workdir` would, or else the model of `--init_from`.
 
     Args:
       make_model: number of tokens to the model of the flags.
 
     Raises:
-      UserError: there is no finished run, or the prompt has a symbol that the vocabulary lacks.
+      UserError: there is none, or the prompt has a symbol that the vocabulary lacks.
     """
-    path = Path(FLAGS.workdir).expanduser()
-    summary = rundir.summary_of(path) if FLAGS.workdir and path.is_dir() else None
-    if not summary or summary["experiment"] != "lm":
-        raise UserError(f"--prompt needs a finished run of experiments.lm in --workdir; {path} is none")
-    told = rundir.parse_flags((path / "flags.txt").read_text())
-    for name in MODEL:
-        FLAGS[name].value = FLAGS[name].parser.parse(told[name])
-    known = vocabulary.read(path / VOCABULARY)
+    where = FLAGS.workdir or FLAGS.init_from
+    if not where:
+        raise UserError("--prompt needs a finished run of experiments.lm in --workdir, or a model in --init_from")
+    path = Path(where).expanduser()
+    lm_weights.take_form(path)
+    known, variables = lm_weights.load(path)
     model = make_model(known.size)
-    arrays = checkpoints.load_state(path / "checkpoints", summary["steps"])
-    template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    names = checkpoints.leaf_names(template)
-    leaves = [jnp.asarray(arrays[name]) for name in names]
-    if int(told["num_seeds"]) > 1:  # the first member writes
-        leaves = [leaf[0] for leaf in leaves]
-    params = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    for text in write(model, params, known, FLAGS.prompt, jax.random.key(FLAGS.seed)):
+    for text in write(model, jax.device_put(variables), known, FLAGS.prompt, jax.random.key(FLAGS.seed)):
         print(f"{text}\n{'-' * 80}")
 
 
@@ -80,20 +62,21 @@ def write(model: GPT, variables: Any, known: Vocabulary, prompt: str, key: Key) 
     end = len(tokens) + FLAGS.sample_tokens
     while written.shape[1] < end:
         seen = written[:, -(model.context // 2 or 1) :] if written.shape[1] >= model.context else written
-        # Always to the end of the context, so that all calls but the first are one program.
+        # To the end of the context if need be, so that all calls but the first are one program.
         new = _continue(model, variables, seen, jax.random.fold_in(key, written.shape[1]))
         written = jnp.concatenate([written, new], 1)
     return [prompt + known.decode(row) for row in np.asarray(written)[:, len(tokens) : end]]
 
 
 def _continue(model: GPT, variables: Any, seen: Array, key: Key) -> Array:
-    """`[N, P]` tokens to the `[N, context - P]` that fill the context."""
+    """`[N, P]` tokens to the next ones, `--sample_tokens` or the `context - P` that fill the context."""
     choice = (FLAGS.temperature, FLAGS.top_k or None, FLAGS.top_p)
-    return _sampled(model, choice, variables, seen, key)
+    room = min(model.context - seen.shape[1], FLAGS.sample_tokens)
+    return _sampled(model, choice, room, variables, seen, key)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sampled(model: GPT, choice: tuple[Any, ...], variables: Any, seen: Array, key: Key) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _sampled(model: GPT, choice: tuple[Any, ...], room: int, variables: Any, seen: Array, key: Key) -> Array:
     def step(state: Any, last: Array) -> tuple[Any, Array]:
         cache, positions = state
         # All sequences are equally long, so that one position serves for all.
@@ -101,12 +84,11 @@ def _sampled(model: GPT, choice: tuple[Any, ...], variables: Any, seen: Array, k
         return (cache, positions + 1), logits[:, 0]
 
     count, length = seen.shape
-    cache = model.apply(variables, count, method="start")
+    cache = model.apply(variables, count, length + room, method="start")
     if length > 1:
         _, cache = model.apply(variables, seen[:, :-1], cache, 0, method="decode")
     temperature, top_k, top_p = choice
     state = cache, jnp.full(count, length - 1)
-    room = model.context - length
     return decoding.sample(
         step, state, seen[:, -1], key, room, temperature=temperature, top_k=top_k, top_p=top_p
     ).tokens

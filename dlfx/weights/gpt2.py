@@ -50,6 +50,22 @@ PREFIX = "transformer."  # of the models there that have a head
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older versions saved
 
 
+def gpt2_of(directory: str | Path, **options: Any) -> GPT:
+    """The model of a checkpoint of transformers' GPT-2, without its weights: its `config.json` is read, no more.
+
+    Args:
+      directory: of the checkpoint.
+      options: of the model, such as `dtype` or `dropout`.
+
+    Raises:
+      UserError: for a config that is not there, not of a GPT-2, or of another form than the published ones.
+    """
+    config = read_config(directory, "gpt2", SIZES)
+    vocabulary, context, layers, heads, width = (config[name] for name in SIZES)
+    require_form(directory, config, FIXED | {"n_inner": (None, 4 * width)})
+    return GPT(vocabulary, context, layers, heads, width, **options)
+
+
 def load_gpt2(directory: str | Path, **options: Any) -> tuple[GPT, dict[str, Any]]:
     """A GPT with the weights of a checkpoint of transformers' GPT-2, with its head or without.
 
@@ -64,16 +80,13 @@ def load_gpt2(directory: str | Path, **options: Any) -> tuple[GPT, dict[str, Any
       UserError: for a checkpoint that is not there, not a GPT-2, of another form than the published ones, with an
         output matrix other than the embeddings, or that has not just the tensors of the model.
     """
-    config = read_config(directory, "gpt2", SIZES)
-    vocabulary, context, layers, heads, width = (config[name] for name in SIZES)
-    require_form(directory, config, FIXED | {"n_inner": (None, 4 * width)})
+    model = gpt2_of(directory, **options)
     path, tensors = read_tensors(directory)
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not MASKS.fullmatch(name)}
     head = tensors.pop("lm_head.weight", None)
     if head is not None and not np.array_equal(head, tensors.setdefault("wte.weight", head)):
         raise UserError(f"{path} has an output matrix, lm_head.weight, other than its embeddings; here they are one")
-    model = GPT(vocabulary, context, layers, heads, width, **options)
     try:
         return model, from_names(tensors, _like(model), FORM)
     except UserError as error:

@@ -74,7 +74,7 @@ def test_a_population_holds_what_its_seeds_come_to_alone(lm, tmp_path):
         (["--fractions=half"], "--fractions=half must be three numbers"),
         (["--text_file=", "--corpus=prose"], "unknown corpus 'prose'"),
         (["--text_file=nowhere.txt"], "there is no text file nowhere.txt"),
-        (["--prompt=a"], "--prompt needs a finished run of experiments.lm in --workdir"),
+        (["--prompt=a"], "is neither a finished run of experiments.lm nor a GPT-2 as transformers saves it"),
     ],
 )
 def test_mistakes(lm, tmp_path, flags, told):
