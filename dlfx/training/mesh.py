@@ -4,7 +4,8 @@ A batch travels as `[K, (N,) B, ...]`: K steps of one call, N members of a popul
 over the mesh and keeps the state replicated, so that sums over the batch, batch norm's included, are global. `pmap`
 gives each device its rows and a copy of the state; there the learner averages gradients itself (`axis_name="data"`).
 A population without batches, such as agents that make their own experience, shards its members under `jit` instead,
-where the devices divide them.
+where the devices divide them. A mesh may have a second axis, `model`, over which `jit` shards the parameters and what
+the optimizer keeps of them, as a rule says (tensor parallelism).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +17,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dlfx.training.checkpoints import leaf_names
 from dlfx.types import Batch, Key, Learner, State, Stream, UserError
 
 AXIS = "data"
+MODEL = "model"
+
+# (name of a tensor of the state, its shape, devices along the model axis) to how it is sharded over that axis.
+Partition = Callable[[str, tuple[int, ...], int], P]
 
 
 class Program(NamedTuple):
@@ -47,9 +53,18 @@ class Program(NamedTuple):
     population: bool
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices (or those given) in one axis, `data`."""
-    return Mesh(np.asarray(devices or jax.devices()), (AXIS,))
+def make_mesh(devices: Sequence[jax.Device] | None = None, model: int = 1) -> Mesh:
+    """All devices (or those given) in one axis, `data`; or `model` neighbours of them along a second axis.
+
+    Raises:
+      UserError: if `model` does not divide the devices.
+    """
+    chosen = np.asarray(devices or jax.devices())
+    if model == 1:
+        return Mesh(chosen, (AXIS,))
+    if model < 1 or chosen.size % model:
+        raise UserError(f"{chosen.size} devices cannot be laid out with {model} along the axis {MODEL!r}")
+    return Mesh(chosen.reshape(-1, model), (AXIS, MODEL))
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -86,16 +101,41 @@ def _unwrap(state: State) -> State:
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
 
 
-def jit_program(learner: Learner, stream: Stream, mesh: Mesh, seeds: Sequence[int]) -> Program:
+def jit_program(
+    learner: Learner, stream: Stream, mesh: Mesh, seeds: Sequence[int], partition: Partition | None = None
+) -> Program:
     """The program of a learner under `jit`: batches sharded over the mesh and the state replicated, or members sharded.
 
     Members are sharded where a population has no batches and the devices divide it: no device waits for another then.
+
+    Args:
+      learner: what is compiled.
+      stream: its batches.
+      mesh: the devices.
+      seeds: of the members.
+      partition: how tensors of the state are sharded over a mesh's axis `model`; None replicates them.
+
+    Raises:
+      UserError: for a population whose tensors are to be sharded.
     """
     population = len(seeds) > 1
     empty = not jax.tree.leaves(stream.host(seeds[0], 0))
-    shared = population and empty and len(seeds) % mesh.size == 0 and mesh.size > 1
+    shared = population and empty and mesh.axis_names == (AXIS,) and len(seeds) % mesh.size == 0 and mesh.size > 1
     replicated = NamedSharding(mesh, P())
-    placed = NamedSharding(mesh, P(AXIS)) if shared else replicated
+    init, template, is_key = _initial(learner, stream, seeds)
+    if partition and MODEL in mesh.axis_names:
+        if population:
+            raise UserError("several seeds at once do not go with a mesh that shards the model; train them one by one")
+        parts = mesh.shape[MODEL]
+        specs = [
+            partition(name, leaf.shape, parts)
+            for name, leaf in zip(leaf_names(template), jax.tree.leaves(template), strict=True)
+        ]
+        sharding = [NamedSharding(mesh, spec) for spec in specs]
+    else:
+        sharding = [NamedSharding(mesh, P(AXIS)) if shared else replicated] * len(jax.tree.leaves(template))
+    placed = jax.tree.unflatten(jax.tree.structure(template), sharding)
+    whole_everywhere = all(spec == replicated for spec in sharding)
     rows = NamedSharding(mesh, P(None, None, AXIS) if population else P(None, AXIS))
     arrays = jax.tree.map(lambda x: _place(x, replicated), stream.arrays)
     whole = _chunk(learner, stream, population)
@@ -115,14 +155,13 @@ def jit_program(learner: Learner, stream: Stream, mesh: Mesh, seeds: Sequence[in
         donate_argnums=0,
         out_shardings=(placed, replicated),
     )
-    init, template, is_key = _initial(learner, stream, seeds)
     gather = jax.jit(lambda state: state, out_shardings=replicated)
 
     def restore(saved: Any) -> State:
-        return _wrap(jax.tree.map(lambda x: _place(x, placed), saved), is_key)
+        return _wrap(jax.tree.map(_place, saved, placed), is_key)
 
     def view(state: State) -> State:
-        return gather(state) if shared else state
+        return state if whole_everywhere else gather(state)
 
     return Program(
         init=lambda: restore(init()),
