@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -59,6 +60,9 @@ with group("Run"):
     flags.DEFINE_bool("profile", False, "write a profiler's trace to WORKDIR/profile and print where the time went")
 with group("Devices"):
     flags.DEFINE_enum("parallel", "jit", list(mesh.PROGRAMS), "how to use several devices")
+    flags.DEFINE_string(
+        "mesh", "", "data:N,model:M lays N x M devices out in two axes, the second for parts of a model, where it has a rule"
+    )
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float64"], "of the computation")
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several processes")
     flags.DEFINE_integer(
@@ -178,7 +182,7 @@ def begin(experiment: str, label: str) -> Iterator[Session]:
         if FLAGS.precision == "float64":
             jax.config.update("jax_enable_x64", True)
         processes.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-        devices = mesh.make_mesh()
+        devices = _mesh()
     values = all_flags()
     if FLAGS.workdir:
         path = Path(FLAGS.workdir).expanduser().absolute()
@@ -200,6 +204,21 @@ def begin(experiment: str, label: str) -> Iterator[Session]:
             session.store.close()
         if session.run:
             session.run.close()
+
+
+def _mesh() -> jax.sharding.Mesh:
+    """The devices as `--mesh` wants them."""
+    if not FLAGS.mesh:
+        return mesh.make_mesh()
+    form = re.fullmatch(r"data:([1-9]\d*),model:([1-9]\d*)", FLAGS.mesh)
+    if not form:
+        raise UserError(f"--mesh={FLAGS.mesh} is not of the form data:4,model:2")
+    data, model = map(int, form.groups())
+    if data * model != jax.device_count():
+        raise UserError(f"--mesh={FLAGS.mesh} is of {data * model} devices; there are {jax.device_count()}")
+    if model > 1 and FLAGS.parallel == "pmap":
+        raise UserError(f"--mesh={FLAGS.mesh} needs --parallel=jit; pmap knows one axis")
+    return mesh.make_mesh(model=model)
 
 
 def open_directory(session: Session) -> bool:

@@ -73,6 +73,7 @@ def fit(
     splits: Mapping[str, Split],
     monitor: str,
     variables: Any = None,
+    partition: mesh.Partition | None = None,
 ) -> Fitted | None:
     """Trains in the session's directory; None where that holds the finished run already.
 
@@ -83,9 +84,13 @@ def fit(
       splits: what is evaluated, by name.
       monitor: the metric that says which checkpoint is best, such as `valid_loss`.
       variables: what to begin with, if not with what the learner draws.
+      partition: how the state is sharded over the axis `model` of `--mesh`; None replicates it.
     """
     with session.clock.phase("program"):
-        program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
+        if mesh.MODEL in session.mesh.axis_names:
+            program = mesh.jit_program(learner, stream, session.mesh, session.seeds, partition)
+        else:
+            program = mesh.PROGRAMS[FLAGS.parallel](learner, stream, session.mesh, session.seeds)
     if variables is not None:
         program = common.beginning_with(program, variables)
     evaluators = {
