@@ -61,7 +61,7 @@ with group("Run"):
 with group("Devices"):
     flags.DEFINE_enum("parallel", "jit", list(mesh.PROGRAMS), "how to use several devices")
     flags.DEFINE_string(
-        "mesh", "", "data:N,model:M lays N x M devices out in two axes, the second for parts of a model, where it has a rule"
+        "mesh", "", "data:N,model:M lays N x M devices out in two axes; some models are cut along the second"
     )
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float64"], "of the computation")
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several processes")

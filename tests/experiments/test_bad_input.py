@@ -24,6 +24,8 @@ CASES = {
     "--shortcut=A": "shortcut.*lenet5",
     "--schedule=step --decay_at=half": "decay_at",
     "--num_processes=2": "--coordinator",
+    "--mesh=data:2": "--mesh=data:2 is not of the form data:4,model:2",
+    "--mesh=data:2,model:2": "--mesh=data:2,model:2 is of 4 devices; there are 1",
     "digits": "unexpected argument 'digits'",
     "--learning_rate=1e30 --optimizer=sgd": "not finite at step .*no checkpoint had been saved|not finite after step",
 }
