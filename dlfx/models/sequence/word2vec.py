@@ -57,10 +57,10 @@ def huffman(counts: np.ndarray) -> Tree:
     tree = Tree(*(np.zeros((words, depth[:words].max()), kind) for kind in (np.int32, np.int8)))
     at = np.arange(words)
     while (climbing := np.flatnonzero(at != root)).size:  # all words one step towards the root
-        node = at[climbing]
-        tree.nodes[climbing, depth[node] - 1] = parent[node] - words
-        tree.signs[climbing, depth[node] - 1] = sign[node]
-        at[climbing] = parent[node]
+        here = at[climbing]
+        tree.nodes[climbing, depth[here] - 1] = parent[here] - words
+        tree.signs[climbing, depth[here] - 1] = sign[here]
+        at[climbing] = parent[here]
     return tree
 
 
