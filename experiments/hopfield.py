@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlfx.data import sources
@@ -33,10 +34,11 @@ MEMORIES = {  # the rule, and the digits it stores; 3, 4 and 7 are the three tha
     "Hebb, 10 digits": (hopfield.hebbian, DIGITS),
     "projection, 10 digits": (hopfield.projection, DIGITS),
 }
+SHARES = tuple(sixteenths / 16 for sixteenths in range(9))
 LOADS = tuple(round(0.05 + 0.01 * i, 2) for i in range(16))
 
 
-def recall(shown: float = 0.15, shares: tuple[float, ...] = tuple(i / 16 for i in range(9)), times: int = 100) -> Found:
+def recall(shown: float = 0.15, shares: tuple[float, ...] = SHARES, times: int = 100) -> Found:
     """The first digit of each class in black and white, corrupted and recalled.
 
     Args:
@@ -49,15 +51,15 @@ def recall(shown: float = 0.15, shares: tuple[float, ...] = tuple(i / 16 for i i
     first = [int(np.flatnonzero(examples["label"] == digit)[0]) for digit in DIGITS]
     # Black from a grey of 0.3 on, as then two of five pixels are: the more even +1 and -1 are, the better is it stored.
     digits = np.where(examples["image"][first].reshape(10, -1) > 0.3, 1.0, -1.0).astype(np.float32)
-    corrupted = np.asarray(hopfield.corrupt(jax.random.key(0), digits, shown))
+    corrupted = np.asarray(hopfield.corrupt(jax.random.key(0), jnp.asarray(digits), shown))
     found: Found = {"stored": digits.tolist(), "share": shown, "corrupted": corrupted.tolist(), "shares": shares}
-    again = np.tile(digits, (times, 1, 1))
+    again = jnp.asarray(np.tile(digits, (times, 1, 1)))
     many = np.stack([hopfield.corrupt(jax.random.key(1 + i), again, share) for i, share in enumerate(shares)])
     recalls = jax.jit(hopfield.recall)
     found["by memory"] = {}
     for label, (rule, chosen) in MEMORIES.items():
         stored = digits[list(chosen)]
-        weights = rule(stored)
+        weights = rule(jnp.asarray(stored))
         # Every memory sees all digits, so that one program does for all; what it never stored is left out.
         states, energies, sweeps = map(np.asarray, recalls(weights, corrupted, jax.random.key(0)))
         states, energies = states[list(chosen)], energies[: sweeps + 1, list(chosen)]
@@ -123,8 +125,8 @@ def capacity(
       loads: the numbers of random patterns, over N.
       recalled: how many patterns to recall for each, from as many networks as that needs with up to 50 of each.
     """
-    load, overlap = hopfield.mean_field()
-    found: Found = {"loads": loads, "theory": {"load": load.tolist(), "error": ((1 - overlap) / 2).tolist()}}
+    theory, overlap = hopfield.mean_field()
+    found: Found = {"loads": loads, "theory": {"load": theory.tolist(), "error": ((1 - overlap) / 2).tolist()}}
     recalls = jax.jit(partial(hopfield.recall, max_sweeps=200))
     found["by size"] = {}
     for size in sizes:
@@ -134,7 +136,7 @@ def capacity(
             errors, sweeps = [], 0
             for net in range(told["networks"]):
                 key = jax.random.fold_in(jax.random.key(size), net)
-                patterns = jax.random.rademacher(key, (round(load * size), size), np.float32)
+                patterns = jax.random.rademacher(key, (round(load * size), size), jnp.float32)
                 end = recalls(hopfield.hebbian(patterns), patterns[:some], key)
                 errors.append(float((np.asarray(end.states) != np.asarray(patterns[:some])).mean()))
                 sweeps = max(sweeps, int(end.sweeps))
