@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from dlfx.training import checkpoints
+
 TINY = ["--context=24", "--layers=2", "--heads=2", "--width=16", "--batch_size=16", "--steps=60", "--steps_per_call=10"]
 TINY += ["--learning_rate=0.01", "--checkpoint_every=30", "--log_every=30", "--dropout=0"]
 
@@ -31,3 +33,19 @@ def test_it_learns_and_resumes(bert, tmp_path):
     again = bert(f"--workdir={half}")
     assert "resuming after step 30" in again.out, again.err
     assert json.loads((half / "summary.json").read_text())["params_sha256"] == told["params_sha256"]
+
+
+def test_a_population_holds_what_its_seeds_come_to_alone(bert, tmp_path):
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    assert bert(f"--workdir={both}", "--num_seeds=2", "--steps=10").code == 0
+    assert bert(f"--workdir={alone}", "--seed=1", "--steps=10").code == 0
+    together, single = (checkpoints.load_state(path / "checkpoints") for path in (both, alone))
+    for name, value in single.items():
+        if name.startswith("params/"):
+            np.testing.assert_allclose(together[name][1], value, rtol=1e-3, atol=1e-4)
+
+
+def test_bad_input(bert):
+    for flags, message in (["--tokens=characters"], "words or byte_pairs"), (["--heads=3"], "does not divide"):
+        refused = bert(*flags)
+        assert refused.code == 2 and message in refused.err and refused.err.count("\n") == 1, refused.err
