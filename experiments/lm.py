@@ -1,12 +1,18 @@
 """Trains a language model on text, by characters, words or byte pairs, and lets it write.
 
 python -m experiments.lm --flagfile=experiments/flagfiles/lm/gpt_prose.flags
+python -m experiments.lm --flagfile=experiments/flagfiles/lm/lstm_prose.flags
 python -m experiments.lm --text_file=input.txt --fractions=0.9,0.1,0 --model=gpt --context=64
 python -m experiments.lm --init_from=gpt2 --text_file=input.txt --context=128 --learning_rate=3e-5 --optimizer=adamw
 python -m experiments.lm --workdir=DIR --prompt="The method"       # a finished run writes on
 python -m experiments.lm --init_from=gpt2 --prompt="The method"    # GPT-2 does
 
 Here `gpt2` is a directory with config.json, model.safetensors and tokenizer.json, as Hugging Face's transformers saves.
+
+A GPT learns on windows at random places and is evaluated on windows side by side, both of `--context` tokens. A
+recurrent model learns by truncated backpropagation through time, `--context` tokens at once, along --batch_size rows of
+text whose states it carries on. It is evaluated on windows side by side too, of 512 tokens or --context if that is
+more, each begun without a past: a little worse than along the whole text.
 """
 
 import functools
@@ -21,18 +27,26 @@ from absl import flags
 
 from dlfx.data import text
 from dlfx.learners.likelihood import likelihood
-from dlfx.models.sequence import gpt
-from dlfx.types import Array, Batch, Key, Learner, UserError
-from experiments import common, lm_figures, lm_weights, sequences, texts, writing
+from dlfx.models.sequence import gpt, partition, recurrent_lm
+from dlfx.types import Array, Batch, UserError
+from experiments import common, lm_figures, lm_models, lm_weights, sequences, texts, writing
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
 with group("Language model"):
-    flags.DEFINE_enum("size", "", ["", *gpt.SIZES], "a published size; it overrides --layers, --heads and --width")
-    flags.DEFINE_integer("context", 64, "tokens that the model sees at once", lower_bound=1)
-    flags.DEFINE_integer("layers", 4, "Transformer blocks", lower_bound=1)
+    flags.DEFINE_enum("model", "gpt", ["gpt", "lstm", "gru", "rnn"], "the kind of model")
+    flags.DEFINE_enum(
+        "size",
+        "",
+        ["", *gpt.SIZES, *recurrent_lm.SIZES],
+        "a published size; it overrides --layers, --heads and --width, and of an LSTM --dropout too",
+    )
+    flags.DEFINE_integer("context", 64, "tokens that a GPT sees at once, and that a gradient goes back", lower_bound=1)
+    flags.DEFINE_integer("layers", 4, "Transformer blocks, or recurrent layers", lower_bound=1)
     flags.DEFINE_integer("heads", 4, "of attention", lower_bound=1)
     flags.DEFINE_integer("width", 128, "of each layer", lower_bound=1)
+    flags.DEFINE_bool("variational", False, "of recurrent models: dropout with one mask for all steps")
+    flags.DEFINE_bool("tied", False, "of recurrent models: the output layer has the embeddings' weights, as GPT's has")
     flags.DEFINE_float("dropout", 0.0, "of the model", lower_bound=0.0, upper_bound=0.999)
     flags.DEFINE_bool("bias", False, "in dense layers and norms")
     flags.DEFINE_enum("positions", "learned", ["learned", "sinusoidal", "rotary"], "how the model knows the order")
@@ -49,47 +63,45 @@ with group("Language model"):
 FLAGS.set_default("log_every", 100)
 
 
-def make_model(dtype: Any, param_dtype: Any, vocabulary: int) -> gpt.GPT:
+WINDOW = 512  # of recurrent models in evaluation: that one begins without a past is then of little account
+
+
+def make_model(dtype: Any, param_dtype: Any, axis_name: str | None, vocabulary: int) -> lm_models.LanguageModel:
     """The model of the flags."""
-    size = gpt.SIZES[FLAGS.size] if FLAGS.size else {"layers": FLAGS.layers, "heads": FLAGS.heads, "width": FLAGS.width}
-    if size["width"] % size["heads"]:
-        raise UserError(f"--heads={size['heads']} does not divide --width={size['width']}")
-    return gpt.GPT(
-        vocabulary,
-        FLAGS.context,
-        **size,
-        dropout=FLAGS.dropout,
-        use_bias=FLAGS.bias,
-        positions=FLAGS.positions,
-        remat=FLAGS.remat,
-        unroll=FLAGS.unroll,
-        dtype=dtype,
-        param_dtype=param_dtype,
+    sizes: dict[str, dict[str, Any]] = gpt.SIZES if FLAGS.model == "gpt" else {}
+    if FLAGS.model == "lstm":
+        sizes = recurrent_lm.SIZES
+    if FLAGS.size and FLAGS.size not in sizes:
+        raise UserError(f"--size={FLAGS.size} is not one of --model={FLAGS.model}; it has {', '.join(sizes) or 'none'}")
+    form: dict[str, Any] = {"layers": FLAGS.layers, "width": FLAGS.width, "dropout": FLAGS.dropout}
+    form |= {"dtype": dtype, "param_dtype": param_dtype}
+    if FLAGS.model != "gpt":
+        form |= {"variational": FLAGS.variational, "tied": FLAGS.tied, **sizes.get(FLAGS.size, {})}
+        model = recurrent_lm.RecurrentLM(vocabulary, FLAGS.model, **form)
+        return lm_models.recurrent(model, FLAGS.batch_size, max(WINDOW, FLAGS.context), axis_name)
+    form |= {"heads": FLAGS.heads, **sizes.get(FLAGS.size, {})}
+    if form["width"] % form["heads"]:
+        raise UserError(f"--heads={form['heads']} does not divide --width={form['width']}")
+    return lm_models.gpt(
+        gpt.GPT(
+            vocabulary,
+            FLAGS.context,
+            **form,
+            use_bias=FLAGS.bias,
+            positions=FLAGS.positions,
+            remat=FLAGS.remat,
+            unroll=FLAGS.unroll,
+        )
     )
-
-
-def make_learner(session: common.Session, model: gpt.GPT) -> Learner:
-    """Maximum likelihood of every next token."""
-
-    def init(key: Key, batch: Batch) -> dict[str, Any]:
-        return model.init(key, batch["tokens"][:, :-1])
-
-    def objective(variables: Any, batch: Batch, key: Key) -> Any:
-        tokens = batch["tokens"]
-        logits = model.apply(variables, tokens[:, :-1], train=True, rngs={"dropout": key})
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-        return {"loss": losses.sum(), "count": jnp.asarray(losses.size, losses.dtype)}, {}
-
-    return likelihood(init, objective, optimizer(FLAGS.steps), accumulate=FLAGS.accumulate, axis_name=session.axis_name)
 
 
 def main(_: Any) -> None:
     if FLAGS.prompt:
-        writing.main(functools.partial(make_model, jnp.float32, jnp.float32))
+        writing.main(functools.partial(make_model, jnp.float32, jnp.float32, None))
         return
     if FLAGS.init_from:
         lm_weights.take_form(_beginning(), FLAGS.context if FLAGS["context"].present else 0)
-    with common.begin("lm", f"gpt-{texts.label()}") as session:
+    with common.begin("lm", f"{FLAGS.model}-{texts.label()}") as session:
         run(session)
 
 
@@ -100,13 +112,24 @@ def _beginning() -> Path:
 def run(session: common.Session) -> None:
     """One invocation: text, model, learner, training, figures."""
     sequences.check_batch(session)
+    if FLAGS.model != "gpt" and FLAGS.accumulate > 1:
+        raise UserError("--accumulate is for --model=gpt: the states that others carry are of whole batches")
     known, variables = lm_weights.load(_beginning()) if FLAGS.init_from else (None, None)
+    if variables and FLAGS.model != "gpt":
+        variables["carry"] = None  # zeros, as drawn
     corpus = texts.load(session, known)
-    model = make_model(session.dtype, session.param_dtype, corpus.vocabulary.size)
-    stream = text.window_stream(corpus.tokens["train"], FLAGS.batch_size, FLAGS.context, **sequences.share())
+    model = make_model(session.dtype, session.param_dtype, session.axis_name, corpus.vocabulary.size)
+    windows = corpus.tokens["train"], FLAGS.batch_size, FLAGS.context
+    if model.context is None:
+        stream, _ = text.contiguous_stream(*windows, **sequences.share())
+    else:
+        stream = text.window_stream(*windows, **sequences.share())
+    learner = likelihood(
+        model.init, model.objective, optimizer(FLAGS.steps), accumulate=FLAGS.accumulate, axis_name=session.axis_name
+    )
 
     def sums(state: Any, batch: Batch) -> dict[str, Array]:
-        logits = model.apply(state.variables, batch["tokens"][:, :-1])
+        logits = model.logits(state.variables, batch["tokens"][:, :-1])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["tokens"][:, 1:]) * batch["mask"]
         return {"loss": losses.sum(), "count": batch["mask"].sum()}
 
@@ -115,10 +138,10 @@ def run(session: common.Session) -> None:
         bits = sums["loss"] / (corpus.characters[split] * math.log(2))
         return {"loss": loss, "perplexity": np.exp(loss), "bits_per_character": bits}
 
-    rows = -(-lm_figures.rows(FLAGS.context) // session.mesh.size) * session.mesh.size
+    rows = -(-lm_figures.rows(model.window) // session.mesh.size) * session.mesh.size
     splits = {
         split: sequences.Split(
-            *text.evaluation_stream(tokens, rows, FLAGS.context, **sequences.share()),
+            *text.evaluation_stream(tokens, rows, model.window, **sequences.share()),
             sums,
             functools.partial(metrics, split),
         )
@@ -128,7 +151,7 @@ def run(session: common.Session) -> None:
     if not splits:
         raise UserError("there is no text to evaluate on; --fractions must keep some for validation or test")
     last = next(iter(splits))
-    fitted = sequences.fit(session, make_learner(session, model), stream, splits, f"{last}_loss", variables)
+    fitted = sequences.fit(session, learner, stream, splits, f"{last}_loss", variables, partition.transformer)
     if fitted is None:
         return
     if session.run:

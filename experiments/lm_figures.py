@@ -14,16 +14,17 @@ from dlfx.models.sequence import ngram
 from dlfx.training import figures
 from experiments import writing
 from experiments.common import FLAGS
+from experiments.lm_models import LanguageModel
 from experiments.texts import Texts
 
 LARGEST = 5  # order of the n-grams next to the model
 JUDGED = 1 << 16  # tokens by which pictures judge
 
 
-def draw(directory: Path, model: Any, state: Any, corpus: Texts, split: str) -> None:
+def draw(directory: Path, model: LanguageModel, state: Any, corpus: Texts, split: str) -> None:
     """What it writes, the loss by place in the context, next to n-grams, and what it takes for similar."""
     tokens = corpus.tokens[split][:JUDGED]
-    start = corpus.vocabulary.decode(corpus.tokens[split][: max(1, min(12, model.context // 4))])
+    start = corpus.vocabulary.decode(corpus.tokens[split][: max(1, min(12, (model.context or 48) // 4))])
     written = writing.write(model, state.variables, corpus.vocabulary, start, jax.random.key(FLAGS.seed))
     (directory / "samples.txt").write_text(("\n" + "-" * 80 + "\n").join(written) + "\n")
     texts(directory / "samples.png", written, f"begun with {start!r}, temperature {FLAGS.temperature:g}")
@@ -39,19 +40,19 @@ def rows(context: int) -> int:
     return max(1, 4096 // context)
 
 
-def losses(model: Any, state: Any, tokens: np.ndarray) -> np.ndarray:
-    """The mean loss at each place of the context, `[T]` in nats, over windows side by side."""
-    count = (len(tokens) - 1) // model.context
-    length = model.context if count else len(tokens) - 1
+def losses(model: LanguageModel, state: Any, tokens: np.ndarray) -> np.ndarray:
+    """The mean loss at each place of a window, `[T]` in nats, over windows side by side."""
+    count = (len(tokens) - 1) // model.window
+    length = model.window if count else len(tokens) - 1
     count = max(count, 1)
 
     @jax.jit
     def of(params: Any, windows: jax.Array) -> jax.Array:
-        logits = model.apply({"params": params}, windows[:, :-1])
+        logits = model.logits({"params": params}, windows[:, :-1])
         return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:]).sum(0)
 
     windows = np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
-    size = rows(model.context)
+    size = rows(model.window)
     parts = [np.asarray(of(state.params, jnp.asarray(windows[i : i + size]))) for i in range(0, count, size)]
     return np.sum(parts, 0) / count
 

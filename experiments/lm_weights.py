@@ -15,7 +15,7 @@ from experiments.common import FLAGS
 from experiments.texts import Texts
 
 VOCABULARY = "vocabulary.json"  # in a run directory
-FORM = ("size", "context", "layers", "heads", "width", "bias", "positions")  # flags
+FORM = ("model", "size", "context", "layers", "heads", "width", "bias", "positions", "tied")  # flags
 
 
 def keep(path: Path, corpus: Texts) -> None:
@@ -37,11 +37,11 @@ def take_form(path: Path, context: int = 0) -> None:
     if _is_gpt2(path):
         model = gpt2_of(path)
         numbers = {name: getattr(model, name) for name in ("context", "layers", "heads", "width")}
-        form: dict[str, Any] = {"size": "", "bias": True, "positions": "learned", **numbers}
+        form: dict[str, Any] = {"model": "gpt", "size": "", "bias": True, "positions": "learned", **numbers}
     else:
         told = _told(path)
         form = {name: FLAGS[name].parser.parse(told[name]) for name in FORM}
-    if context > form["context"] and form["positions"] == "learned":
+    if context > form["context"] and form["model"] == "gpt" and form["positions"] == "learned":
         raise UserError(f"--context={context}, but the model in {path} has learned {form['context']} positions")
     for name, value in (form | ({"context": context} if context else {})).items():
         FLAGS[name].value = value
@@ -63,7 +63,7 @@ def load(path: Path) -> tuple[Vocabulary, dict[str, Any]]:
     else:
         known, told = vocabulary.read(path / VOCABULARY), _told(path)
         variables, members = {}, int(told["num_seeds"])
-        for name, array in checkpoints.load_state(path / "checkpoints", rundir.summary_of(path)["steps"]).items():
+        for name, array in checkpoints.load_state(path / "checkpoints").items():
             *parents, last = name.split("/")
             if parents[:1] == ["params"]:
                 node = variables
@@ -72,7 +72,7 @@ def load(path: Path) -> tuple[Vocabulary, dict[str, Any]]:
                 node[last] = array[0] if members > 1 else array
     params = jax.tree.map(np.asarray, variables["params"])
     params["embedding"]["embedding"] = params["embedding"]["embedding"][: known.size]
-    if FLAGS.positions == "learned":
+    if "position" in params:
         params["position"]["embedding"] = params["position"]["embedding"][: FLAGS.context]
     return known, {"params": params}
 

@@ -50,7 +50,7 @@ class Pairs(NamedTuple):
     stream: Stream
     splits: dict[str, list[Pair]]
 
-    def fields(self, pairs: list[Pair]) -> dict[str, padded_sequences.Ragged]:
+    def fields(self, pairs: list[Pair]) -> padded_sequences.Fields:
         """Pairs as the model sees them."""
         return sequence_tasks.fields([_turned(pair) for pair in pairs], self.source, self.target)
 

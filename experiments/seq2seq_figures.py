@@ -47,9 +47,8 @@ def draw(directory: Path, model: Any, variables: Any, data: Pairs, split: str, f
         name = f"{split}, {len(held):,} pairs"
         exact_by_length(directory / "by_length.png", {name: by_length(data, split, found, wanted)}, FLAGS.task)
         if FLAGS.model != "vector":
-            attention_maps(
-                directory / "attention.png", model, variables, data, [held[i] for i in spread], found, spread
-            )
+            shown = [(held[i][0], found[i]) for i in spread]
+            attention_maps(directory / "attention.png", model, variables, data, shown)
 
 
 def font() -> list[str]:

@@ -56,7 +56,7 @@ def check_batch(session: Session) -> None:
         )
 
 
-def share() -> dict[str, int]:
+def share() -> dict[str, Any]:
     """Which process this is, and of how many."""
     return {"process": jax.process_index(), "processes": jax.process_count()}
 

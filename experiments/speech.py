@@ -177,7 +177,7 @@ def make_features(batch: Batch, key: Key | None) -> tuple[Array, Array]:
     return features, lengths
 
 
-def make_learner(session: common.Session, model: SpeechRecognizer, task: Task) -> Learner:
+def make_learner(session: common.Session, model: Any, task: Task) -> Learner:
     """Maximum likelihood of every utterance's label."""
 
     def init(key: Key, batch: Batch) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def run(session: common.Session) -> None:
     task = {"strings": strings, "keyword": keyword}[FLAGS.task]()
     parts = load()
     check_lengths(parts)
-    model = SpeechRecognizer(
+    model: Any = SpeechRecognizer(
         10 if FLAGS.task == "keyword" else 11,  # digits, or the blank and digits
         FLAGS.width,
         FLAGS.layers,

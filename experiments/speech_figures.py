@@ -102,9 +102,9 @@ def utterances(path: Path, chosen: list[dict[str, Any]]) -> None:
                 below.plot(values, color=colour, label=label, linewidth=0.8 if symbol == 0 else 1.6)
         above.set_title(f"said {text(each['true'])}, heard {text(each['found'])}\n", fontsize=9)
         above.set(xlabel="frame", ylabel="mel band" if column == 0 else "")
-        below.set(xlabel="frame of the network", ylabel="probability" if column == 0 else "", ylim=(0, 1.02))
+        below.set(xlabel="frame of the network", ylabel="probability" if column == 0 else "", ylim=(0, 1.35))
         below.set_xlim(-0.5, len(each["posterior"]) - 0.5)
-        below.legend(fontsize=6, ncols=2)
+        below.legend(fontsize=6, ncols=4, loc="upper center")
     figures.save(figure, path)
 
 

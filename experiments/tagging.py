@@ -132,8 +132,8 @@ def load() -> Sentences:
 
 def spelled(batch: Batch, letters: np.ndarray | None) -> Batch:
     """A batch with `letters [B, T, C]` in place of the numbers of words, if there are any."""
-    batch = {name: value for name, value in batch.items() if name not in ("tags_lengths", "word_lengths")}
-    return batch if letters is None else {**batch, "letters": letters[batch.pop("word")]}
+    kept = {name: batch[name] for name in ("tokens", "lengths", "tags", "mask") if name in batch}
+    return kept if letters is None else {**kept, "letters": letters[batch["word"]]}
 
 
 def with_letters(stream: Stream, letters: np.ndarray | None) -> Stream:
@@ -159,7 +159,7 @@ def make_model(session: common.Session, data: Sentences) -> Tagger:
     )
 
 
-def make_learner(session: common.Session, model: Tagger) -> Learner:
+def make_learner(session: common.Session, model: Any) -> Learner:
     """Maximum likelihood of the tags."""
 
     def init(key: Key, batch: Batch) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def make_learner(session: common.Session, model: Tagger) -> Learner:
     return likelihood(init, objective, optimizer(FLAGS.steps), accumulate=FLAGS.accumulate, axis_name=session.axis_name)
 
 
-def make_sums(model: Tagger, names: Sequence[str], scheme: str) -> Callable[[Any, Batch], dict[str, Array]]:
+def make_sums(model: Any, names: Sequence[str], scheme: str) -> Callable[[Any, Batch], dict[str, Array]]:
     """What a batch adds to the metrics of its split."""
 
     def sums(state: Any, batch: Batch) -> dict[str, Array]:
@@ -214,7 +214,7 @@ def run(session: common.Session) -> None:
     sequences.check_batch(session)
     with session.clock.phase("data"):
         data = load()
-    model = make_model(session, data)
+    model: Any = make_model(session, data)
     lengths = batches.longest(*data.fields.values())
     stream = batches.training_stream(data.fields["train"], FLAGS.batch_size, lengths, **sequences.share())
     stream = with_letters(stream, data.letters)

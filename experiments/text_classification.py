@@ -138,7 +138,8 @@ def make_model(session: common.Session, data: Texts) -> TextClassifier:
         raise unknown("model", FLAGS.model, MODELS)
     if FLAGS.channels != "trained" and not FLAGS.vectors:
         raise UserError(f"--channels={FLAGS.channels} keeps word vectors as they are given: it needs --vectors=FILE")
-    features, vectors = FLAGS.features, uniform
+    features: int = FLAGS.features
+    vectors: Any = uniform
     if FLAGS.vectors:
         table, found = labelled_files.read_vectors(FLAGS.vectors, data.vocabulary)
         print(f"{found} of {data.vocabulary.size} words have a vector in {FLAGS.vectors}")
@@ -170,7 +171,7 @@ def limited(inner: optax.GradientTransformation, limit: float) -> optax.Gradient
     return optax.GradientTransformation(inner.init, update)
 
 
-def make_learner(session: common.Session, model: TextClassifier) -> Learner:
+def make_learner(session: common.Session, model: Any) -> Learner:
     """Maximum likelihood of the labels."""
 
     def init(key: Key, batch: Batch) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def run(session: common.Session) -> None:
     sequences.check_batch(session)
     with session.clock.phase("data"):
         data = load()
-    model = make_model(session, data)
+    model: Any = make_model(session, data)
     longest = batches.longest(*data.fields.values())["tokens"]
     lengths = {"tokens": min(longest, FLAGS.max_length or longest)}
     stream = batches.training_stream(data.fields["train"], FLAGS.batch_size, lengths, **sequences.share())

@@ -84,12 +84,12 @@ def texts(path: Path, shown: Sequence[Text], title: str) -> None:
     axes.set(xlim=(-1, COLUMNS + 1), ylim=(line, 0))
     axes.axis("off")
     axes.text(0, 0.3, title, va="top", fontsize=10, weight="bold", parse_math=False)
-    size = 72 * CELL / 0.602  # a character of DejaVu Sans Mono is 0.602 of its size wide
+    size: float = 72 * CELL / 0.602  # a character of DejaVu Sans Mono is 0.602 of its size wide
     fonts = {True: FontProperties(fname=path_of_font), False: FontProperties(family="DejaVu Sans Mono")}
-    for column, row, what, color, is_word in drawn:
+    for left, row, what, color, is_word in drawn:
         box = {"facecolor": color, "edgecolor": "none", "pad": 1.2} if is_word else None
         ink = {} if is_word else {"color": "#555555"}
         font = fonts[is_word].copy()
         font.set_size(size if is_word else 0.85 * size)
-        axes.text(column, row, what, fontproperties=font, bbox=box, parse_math=False, va="top", **ink)
+        axes.text(left, row, what, fontproperties=font, bbox=box, parse_math=False, va="top", **ink)
     figures.save(figure, path)

@@ -10,11 +10,11 @@ import numpy as np
 from absl import flags
 
 from dlfx.data.vocabulary import Vocabulary
-from dlfx.models.sequence.gpt import GPT
 from dlfx.ops import decoding
 from dlfx.types import Array, Key, UserError
 from experiments import lm_weights
 from experiments.common import FLAGS, group
+from experiments.lm_models import LanguageModel
 
 with group("Writing"):
     flags.DEFINE_string(
@@ -47,48 +47,44 @@ def main(make_model: Any) -> None:
         print(f"{text}\n{'-' * 80}")
 
 
-def write(model: GPT, variables: Any, known: Vocabulary, prompt: str, key: Key) -> list[str]:
+def write(model: LanguageModel, variables: Any, known: Vocabulary, prompt: str, key: Key) -> list[str]:
     """Texts that begin with the prompt, as many as `--samples` says.
 
-    Whenever the context is full, the model goes on from the last half of it.
+    Whenever the context of a GPT is full, it goes on from the last half of it.
 
     Raises:
       UserError: a symbol of the prompt is unknown, or the prompt fills the context.
     """
     tokens = known.encode(prompt)
-    if not 1 <= len(tokens) < model.context:
+    if not len(tokens):
+        raise UserError("a prompt has at least 1 token")
+    if model.context and len(tokens) >= model.context:
         raise UserError(f"a prompt has from 1 to {model.context - 1} tokens, fewer than the context; got {len(tokens)}")
     written = jnp.broadcast_to(jnp.asarray(tokens), (FLAGS.samples, len(tokens)))
     end = len(tokens) + FLAGS.sample_tokens
     while written.shape[1] < end:
-        seen = written[:, -(model.context // 2 or 1) :] if written.shape[1] >= model.context else written
+        full = model.context is not None and written.shape[1] >= model.context
+        seen = written[:, -((model.context or 0) // 2 or 1) :] if full else written
         # To the end of the context if need be, so that all calls but the first are one program.
         new = _continue(model, variables, seen, jax.random.fold_in(key, written.shape[1]))
         written = jnp.concatenate([written, new], 1)
     return [prompt + known.decode(row) for row in np.asarray(written)[:, len(tokens) : end]]
 
 
-def _continue(model: GPT, variables: Any, seen: Array, key: Key) -> Array:
+def _continue(model: LanguageModel, variables: Any, seen: Array, key: Key) -> Array:
     """`[N, P]` tokens to the next ones, `--sample_tokens` or the `context - P` that fill the context."""
     choice = (FLAGS.temperature, FLAGS.top_k or None, FLAGS.top_p)
-    room = min(model.context - seen.shape[1], FLAGS.sample_tokens)
+    room = FLAGS.sample_tokens
+    if model.context is not None:
+        room = min(model.context - seen.shape[1], room)
     return _sampled(model, choice, room, variables, seen, key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sampled(model: GPT, choice: tuple[Any, ...], room: int, variables: Any, seen: Array, key: Key) -> Array:
-    def step(state: Any, last: Array) -> tuple[Any, Array]:
-        cache, positions = state
-        # All sequences are equally long, so that one position serves for all.
-        logits, cache = model.apply(variables, last[:, None], cache, positions[0], method="decode")
-        return (cache, positions + 1), logits[:, 0]
-
-    count, length = seen.shape
-    cache = model.apply(variables, count, length + room, method="start")
-    if length > 1:
-        _, cache = model.apply(variables, seen[:, :-1], cache, 0, method="decode")
+def _sampled(model: LanguageModel, choice: tuple[Any, ...], room: int, variables: Any, seen: Array, key: Key) -> Array:
+    state = model.read(variables, seen[:, :-1], seen.shape[1] + room)
     temperature, top_k, top_p = choice
-    state = cache, jnp.full(count, length - 1)
+    step = functools.partial(model.step, variables)
     return decoding.sample(
         step, state, seen[:, -1], key, room, temperature=temperature, top_k=top_k, top_p=top_p
     ).tokens

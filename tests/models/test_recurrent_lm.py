@@ -66,7 +66,7 @@ def test_a_stream_in_pieces_is_the_whole(cell):
     model = RecurrentLM(11, cell, width=6)
     variables = init(model)
     whole, end = quick(model.apply)(variables, TOKENS)
-    carry, pieces = model.apply({}, 2, method="start"), []
+    carry, pieces = model.apply(variables, 2, method="start"), []
     for first, last in ((0, 4), (4, 5), (5, 7)):
         logits, carry = model.apply(variables, TOKENS[:, first:last], carry)
         pieces.append(logits)

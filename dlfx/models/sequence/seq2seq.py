@@ -75,13 +75,13 @@ class Seq2Seq(nn.Module):
         if self.bidirectional and self.width % 2:
             raise UserError(f"an encoder of both directions has half of the width in each; the width is {self.width}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        network = partial(Recurrent, self.cell, layers=self.layers, dropout=self.dropout, **dtypes)
+        network: Any = partial(Recurrent, self.cell, layers=self.layers, dropout=self.dropout, **dtypes)
         self.source_embedding = nn.Embed(self.source_vocabulary, self.features, **dtypes)
         self.embedding = nn.Embed(self.vocabulary, self.features, **dtypes)
         self.encoder = network(self.width // (1 + self.bidirectional), bidirectional=self.bidirectional)
         self.decoder = network(self.width)
         if self.attention == "additive":
-            self.look = AdditiveAttention(self.width, **dtypes)
+            self.look: Any = AdditiveAttention(self.width, **dtypes)
         elif self.attention != "none":
             self.look = MultiplicativeAttention(self.width, self.attention == "general", **dtypes)
         if self.attention != "none":

@@ -74,6 +74,7 @@ class Tagger(nn.Module):
             tokens = jnp.where(hidden, self.unknown, tokens)
         x = self.embedding(tokens)
         if self.letters:
+            assert letters is not None
             words = letters.reshape(-1, letters.shape[-1])
             spelled = self.spelling(self.letter_embedding(words), (words > 0).sum(-1))
             x = jnp.concatenate([x, spelled.reshape(*tokens.shape, -1)], -1)
