@@ -157,8 +157,8 @@ def check_lengths(parts: dict[str, speech.Recordings]) -> None:
             check_feasible(np.ones((1, digits), int), None, [frames])
         except UserError as error:
             raise UserError(
-                f"the shortest recording has {shortest / FLAGS.rate:.3f} s, and of {digits} of them {error}; "
-                f"take a smaller --subsample or --hop_ms"
+                f"the shortest recording has {shortest / FLAGS.rate:.3f} s, and {digits} of them may be too short: "
+                f"{error}; take a smaller --subsample or --hop_ms"
             ) from None
 
 
