@@ -45,7 +45,7 @@ def draw(directory: Path, model: Any, variables: Any, data: Pairs, split: str, f
         translations(directory / "translations.png", [lines[i] for i in spread])
         wanted = [tokens_of(target, data.target.kind) for _, target in held]
         name = f"{split}, {len(held):,} pairs"
-        exact_by_length(directory / "by_length.png", {name: by_length(data, split, found, wanted)}, FLAGS.task)
+        exact_by_length(directory / "by_length.png", {name: by_length(data, split, found, wanted)}, data.name)
         if FLAGS.model != "vector":
             shown = [(held[i][0], found[i]) for i in spread]
             attention_maps(directory / "attention.png", model, variables, data, shown)
