@@ -64,7 +64,7 @@ def transitions(path: Path, names: Sequence[str], between: np.ndarray, start: np
     for (row, column), value in np.ndenumerate(table):
         if not np.isnan(value):
             ink = "white" if abs(value) > 0.6 * most else "black"
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=ink)
+            axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=ink)
     axes.set_xticks(range(K + 1), [*names, "end"], rotation=45 if K > 4 else 0, parse_math=False)
     axes.set_yticks(range(K + 1), ["start", *names], parse_math=False)
     axes.set(xlabel="this tag", ylabel="after this one", title="scores of transitions in the CRF")
