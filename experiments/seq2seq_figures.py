@@ -92,10 +92,13 @@ def exact_by_length(path: Path, runs: dict[str, dict[str, list[int]]], title: st
 
 def attention_maps(path: Path, model: Any, variables: Any, data: Pairs, shown: list[tuple[str, list[str]]]) -> None:
     """Where each token of the model's own target looks: of a Transformer the mean over heads in the last layer."""
-    join = "" if data.target.kind == "characters" else " "
-    longest = sorted(shown, key=lambda pair: -len(pair[0]))[:MAPS]
-    held = [(source, join.join(tokens)) for source, tokens in longest]
-    batch = padded_sequences.batch_of(data.fields(held), np.arange(len(held)), data.lengths)
+    held = sorted(shown, key=lambda pair: -len(pair[0]))[:MAPS]
+    # By number: as a text, an <unk> of characters would be read as five of them.
+    numbers = {symbol: i for i, symbol in enumerate(data.target.symbols)}
+    written = [[*(tokens[::-1] if FLAGS.turn_target else tokens), "<eos>"] for _, tokens in held]
+    targets = padded_sequences.ragged(np.array([numbers[symbol] for symbol in tokens]) for tokens in written)
+    fields = data.fields([(source, "") for source, _ in held]) | {"target": targets}
+    batch = padded_sequences.batch_of(fields, np.arange(len(held)), data.lengths)
     given = jnp.pad(batch["target"][:, :-1], ((0, 0), (1, 0)), constant_values=data.target.special["<bos>"])
     _, kept = model.apply(variables, batch["source"], given, batch["source_lengths"], mutable="intermediates")
     if isinstance(model, Seq2Seq):
