@@ -44,6 +44,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "LSTM, forget bias 1": {"cell": "lstm", "forget_bias": 1.0},
     "GRU": {"cell": "gru"},
 }
+COPIERS = {
+    "RNN, tanh, Xavier": "#4477aa",
+    "RNN, tanh, orthogonal": "#66ccee",
+    "LSTM, forget bias 1": "#aa3377",
+    "GRU": "#777777",
+}
 
 
 def gradients(steps: int = 100, units: int = 64, inputs: int = 16, batch: int = 8, seeds: int = 20) -> Found:
@@ -75,7 +81,7 @@ def draw_gradients(found: Found, path: Path) -> None:
     """A line a network."""
     figure = figures.new_figure(8.0, 5.0)
     axes = figure.subplots()
-    for (label, told), color in zip(found.items(), COLORS, strict=True):
+    for (label, told), color in zip(found.items(), COLORS, strict=False):
         lags = range(len(told["median"]))
         axes.plot(lags, told["median"], color=color, label=label)
         axes.fill_between(lags, told["low"], told["high"], color=color, alpha=0.2, linewidth=0)
@@ -105,7 +111,7 @@ def copying(
     streams = copy_stream(lag, 32, count, symbols)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
     found: Found = {"chance": 1 / symbols, "lag": lag, "networks": {}}
-    for label in ("RNN, tanh, orthogonal", "LSTM, forget bias 1", "GRU"):
+    for label in COPIERS:
         model = Copier(symbols + 2, {"features": units, **NETWORKS[label]})
 
         def begin(key: Key, model: Copier = model) -> Any:
@@ -142,9 +148,10 @@ def draw_copying(found: Found, path: Path) -> None:
     """A line a seed."""
     figure = figures.new_figure(7.0, 4.4)
     axes = figure.subplots()
-    for (label, told), color in zip(found["networks"].items(), ("#4477aa", "#ee6677", "#777777"), strict=True):
+    for label, told in found["networks"].items():
         for seed, line in enumerate(told["accuracy"]):
-            axes.plot(told["step"], line, color=color, alpha=0.7, linewidth=1.2, label=None if seed else label)
+            name = None if seed else label
+            axes.plot(told["step"], line, color=COPIERS[label], alpha=0.7, linewidth=1.2, label=name)
     axes.axhline(found["chance"], color="black", linewidth=0.8, linestyle="--", label="chance")
     axes.set(xlabel="training step", ylabel="symbols right", ylim=(0, 1.03))
     axes.set_title(f"copying over a lag of {found['lag']} steps, a line a seed", fontsize=11)
