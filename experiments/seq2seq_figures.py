@@ -97,7 +97,7 @@ def attention_maps(path: Path, model: Any, variables: Any, data: Pairs, shown: l
     numbers = {symbol: i for i, symbol in enumerate(data.target.symbols)}
     written = [[*(tokens[::-1] if FLAGS.turn_target else tokens), "<eos>"] for _, tokens in held]
     targets = padded_sequences.ragged(np.array([numbers[symbol] for symbol in tokens]) for tokens in written)
-    fields = data.fields([(source, "") for source, _ in held]) | {"target": targets}
+    fields = {**data.fields([(source, "") for source, _ in held]), "target": targets}
     batch = padded_sequences.batch_of(fields, np.arange(len(held)), data.lengths)
     given = jnp.pad(batch["target"][:, :-1], ((0, 0), (1, 0)), constant_values=data.target.special["<bos>"])
     _, kept = model.apply(variables, batch["source"], given, batch["source_lengths"], mutable="intermediates")
