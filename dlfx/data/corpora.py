@@ -6,6 +6,7 @@ import gc
 import hashlib
 import inspect
 import os
+import re
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from dlfx.data import sources
 from dlfx.types import UserError
 
 FRACTIONS = (0.9, 0.05, 0.05)  # for training, validation and test
+BOUNDARY = re.compile(r"(?<=[.!?])\s+|\s*\n\s*\n\s*")  # between two sentences
 # Folders of the standard library whose docstrings say little, or whose presence depends on how Python was installed.
 SKIPPED = frozenset(
     [
@@ -58,6 +60,11 @@ class Corpus(NamedTuple):
 def joined(documents: Sequence[str]) -> str:
     """The documents as one text, an empty line between them."""
     return "\n\n".join(documents)
+
+
+def sentences(document: str) -> list[str]:
+    """What stands between marks that end a sentence, with space behind them, or empty lines."""
+    return [sentence.strip() for sentence in BOUNDARY.split(document) if sentence.strip()]
 
 
 def corpus(name: str, train: Sequence[str], valid: Sequence[str], test: Sequence[str]) -> Corpus:

@@ -145,3 +145,9 @@ def test_a_tfds_set_that_has_no_texts_is_refused(tmp_path):
     make_tfds(tmp_path, {"train": ["a"]}, feature="sentence")
     with pytest.raises(UserError, match=r"no texts \(its features: \['sentence'\]"):
         corpora.tfds("tiny", str(tmp_path))
+
+
+def test_sentences_end_at_marks_before_space_and_at_empty_lines():
+    text = "Version 3.1 is out. Is it?\nYes!  A heading\n\n  The rest, e.g.this "
+    assert corpora.sentences(text) == ["Version 3.1 is out.", "Is it?", "Yes!", "A heading", "The rest, e.g.this"]
+    assert corpora.sentences(" \n\n ") == []
