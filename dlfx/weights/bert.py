@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlfx.models.sequence.bert import BERT, EPSILON, BERTForPretraining
+from dlfx.models.sequence.bert_heads import BERTClassifier, BERTSpans, BERTTagger
 from dlfx.types import UserError
 from dlfx.weights.transformers_names import (
     Form,
@@ -43,9 +44,18 @@ HEADS = {
     "norm": Layer("cls.predictions.transform.LayerNorm"),
     "next_sentence": Layer("cls.seq_relationship"),
 }
-WITH_HEADS = {f"bert/{ours}": Layer(PREFIX + layer.name) for ours, layer in ENCODER.items()} | HEADS
-FORMS = {BERT: Form(ENCODER, transposed=True), BERTForPretraining: Form(WITH_HEADS, transposed=True)}
-NAMES = {BERT: "BertModel", BERTForPretraining: "BertForPreTraining"}
+WITHIN = {f"bert/{ours}": Layer(PREFIX + layer.name) for ours, layer in ENCODER.items()}
+WITH_HEADS = WITHIN | HEADS
+WITH_CLASSES = WITHIN | {"out": Layer("classifier")}
+WITH_SPANS = WITHIN | {"out": Layer("qa_outputs")}
+NETWORKS: dict[Any, tuple[str, dict[str, Layer]]] = {  # what they are called there, and their layers
+    BERT: ("BertModel", ENCODER),
+    BERTForPretraining: ("BertForPreTraining", WITH_HEADS),
+    BERTClassifier: ("BertForSequenceClassification", WITH_CLASSES),
+    BERTTagger: ("BertForTokenClassification", WITH_CLASSES),
+    BERTSpans: ("BertForQuestionAnswering", WITH_SPANS),
+}
+FORMS = {network: Form(layers, transposed=True) for network, (_, layers) in NETWORKS.items()}
 SIZES = (
     *("vocab_size", "max_position_embeddings", "type_vocab_size"),
     *("num_hidden_layers", "num_attention_heads", "hidden_size"),
@@ -65,6 +75,14 @@ TIED = {  # the output layer, which some files hold a second time
 }
 
 
+def bert_of(directory: str | Path, **options: Any) -> BERT:
+    """The BERT that a directory of transformers is of, by its `config.json`; arguments and errors as of `load_bert`."""
+    config = read_config(directory, "bert", SIZES)
+    numbers = [config[name] for name in SIZES]
+    require_form(directory, config, FIXED | {"intermediate_size": (4 * numbers[-1],)})
+    return BERT(*numbers, **options)
+
+
 def load_bert(directory: str | Path, **options: Any) -> tuple[BERT, dict[str, Any]]:
     """A BERT, encoder and pooler, with the weights of a checkpoint of transformers; its heads are passed over.
 
@@ -81,7 +99,7 @@ def load_bert(directory: str | Path, **options: Any) -> tuple[BERT, dict[str, An
       UserError: for a checkpoint that is not there, not a BERT, of another form than the published ones, or that has
         not just the tensors of the model.
     """
-    model = _model(directory, options)
+    model = bert_of(directory, **options)
     path, tensors = _read(directory)
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
@@ -94,7 +112,7 @@ def load_bert_for_pretraining(directory: str | Path, **options: Any) -> tuple[BE
     Pooler and next-sentence head are 0 where the checkpoint has none, as those of masked language models alone.
     Arguments, returns and errors are those of `load_bert`; an output matrix other than the embeddings is an error too.
     """
-    model = BERTForPretraining(_model(directory, options))
+    model = BERTForPretraining(bert_of(directory, **options))
     path, tensors = _read(directory)
     for name, other in TIED.items():
         tensor = tensors.pop(name, None)
@@ -103,24 +121,28 @@ def load_bert_for_pretraining(directory: str | Path, **options: Any) -> tuple[BE
     return model, _filled(path, tensors, model, ("bert.pooler.", "cls.seq_relationship."))
 
 
-def save_bert(directory: str | Path, model: BERT | BERTForPretraining, variables: Any) -> None:
-    """Writes a BERT as a checkpoint that `from_pretrained` of transformers' BertModel or BertForPreTraining reads.
+def save_bert(directory: str | Path, model: Any, variables: Any) -> None:
+    """Writes a BERT as a checkpoint that `from_pretrained` of the class of its name in transformers reads.
+
+    Args:
+      directory: to write to.
+      model: one of `NETWORKS`; there taggers and spans have no pooler, and its weights are passed over.
+      variables: of the model.
 
     Raises:
       UserError: if the directory cannot be written.
     """
-    bert = model.bert if isinstance(model, BERTForPretraining) else model
+    bert = getattr(model, "bert", model)
     numbers = (bert.vocabulary, bert.context, bert.types, bert.layers, bert.heads, bert.width)
-    config = {"model_type": "bert", "architectures": [NAMES[type(model)]], **dict(zip(SIZES, numbers, strict=True))}
+    config = {
+        "model_type": "bert",
+        "architectures": [NETWORKS[type(model)][0]],
+        **dict(zip(SIZES, numbers, strict=True)),
+    }
     config |= {name: allowed[0] for name, allowed in FIXED.items()} | {"intermediate_size": 4 * bert.width}
+    if "out" in variables["params"]:
+        config["num_labels"] = len(variables["params"]["out"]["bias"])
     write_directory(directory, config, to_names(variables, FORMS[type(model)]))
-
-
-def _model(directory: str | Path, options: dict[str, Any]) -> BERT:
-    config = read_config(directory, "bert", SIZES)
-    numbers = [config[name] for name in SIZES]
-    require_form(directory, config, FIXED | {"intermediate_size": (4 * numbers[-1],)})
-    return BERT(*numbers, **options)
 
 
 def _read(directory: str | Path) -> tuple[Path, dict[str, np.ndarray]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dlfx.models.sequence import bert, gpt
+from dlfx.models.sequence.bert_heads import BERTClassifier, BERTSpans, BERTTagger
 from dlfx.types import UserError
 from dlfx.weights.bert import FORMS, load_bert, load_bert_for_pretraining, save_bert
 from dlfx.weights.files import load_tensors, save_safetensors
@@ -28,6 +29,9 @@ with warnings.catch_warnings():  # of its own imports
         BertConfig,
         BertForMaskedLM,
         BertForPreTraining,
+        BertForQuestionAnswering,
+        BertForSequenceClassification,
+        BertForTokenClassification,
         BertModel,
         GPT2Config,
         GPT2LMHeadModel,
@@ -181,6 +185,31 @@ def test_bert_gives_the_same_states_and_logits_and_comes_back(pretraining, tmp_p
     again = BertModel.from_pretrained(tmp_path / "encoder").eval()
     assert torch.equal(theirs(again, TOKENS, **inputs).pooler_output, body.pooler_output)
     assert jax.tree.all(jax.tree.map(np.array_equal, encoding, load_bert(tmp_path / "encoder")[1]))
+
+
+@pytest.mark.parametrize(
+    ("head", "peer"),
+    [
+        (lambda encoder: BERTClassifier(encoder, 5), BertForSequenceClassification),
+        (lambda encoder: BERTTagger(encoder, 5), BertForTokenClassification),
+        (BERTSpans, BertForQuestionAnswering),
+    ],
+    ids=["classifier", "tagger", "spans"],
+)
+def test_the_heads_of_bert_give_the_logits_of_theirs(pretraining, tmp_path, head, peer):
+    encoder, encoding = load_bert(pretraining[0])
+    model, classes = head(encoder), 2 if head is BERTSpans else 5
+    out = {"kernel": random.normal(size=(WIDTH, classes)), "bias": random.normal(size=classes)}
+    out = {name: jnp.asarray(x, jnp.float32) for name, x in out.items()}
+    variables = {"params": {"bert": encoding["params"], "out": out}}
+    found = quick(model.apply)(variables, TOKENS, TYPES, LENGTHS)
+    save_bert(tmp_path, model, variables)
+    told = theirs(peer.from_pretrained(tmp_path).eval(), TOKENS, token_type_ids=TYPES, attention_mask=HERE)
+    if head is BERTSpans:
+        for ours, expected in zip(found, (told.start_logits, told.end_logits), strict=True):
+            assert difference(ours, expected, HERE) <= 1e-5
+    else:
+        assert difference(found, told.logits, HERE if peer is BertForTokenClassification else slice(None)) <= 1e-5
 
 
 def test_the_first_checkpoints_of_bert_with_gamma_and_beta(pretraining, copied):
