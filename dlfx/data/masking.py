@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlfx.data.batches import process_slice
-from dlfx.data.sequences import Ragged, padded
+from dlfx.data.sequences import Ragged, padded, ragged
 from dlfx.types import Batch, Stream, UserError
 
 MASKING = 0xD6E8FEB8  # keeps these draws apart from every other use of a seed
@@ -97,22 +97,43 @@ def masked(rng: np.random.Generator, batch: Batch, symbols: Symbols) -> Batch:
     }
 
 
-def followed(documents: np.ndarray) -> np.ndarray:
-    """The sentences that another one of their document follows; `documents [n]` says which each is of."""
-    found = np.nonzero(documents[:-1] == documents[1:])[0]
-    if len(documents) < 3 or not len(found):
-        raise UserError(
-            f"{len(documents)} sentences are too few for pairs that follow each other and pairs that do not"
-        )
-    return found
+class Spans(NamedTuple):
+    """A text in spans of whole sentences, one from every sentence on.
+
+    Attributes:
+      text: of the n spans.
+      after: `[n]`, the sentence that follows the span.
+      starts: the spans that a sentence of their document follows.
+    """
+
+    text: Ragged
+    after: np.ndarray
+    starts: np.ndarray
 
 
-def _examples(rng: np.random.Generator, sentences: Ragged, k: np.ndarray, length: int, symbols: Symbols) -> Batch:
-    """Sentences k, half of them with the next one and half with any other, masked."""
+def spans(sentences: Ragged, documents: np.ndarray, most: int) -> Spans:
+    """The longest spans of at most `most` tokens within a document, or of one sentence where that is longer.
+
+    Raises:
+      UserError: if too few of them follow each other.
+    """
+    n = len(sentences.offsets) - 1
+    ends = np.searchsorted(documents, documents, side="right")  # of their documents
+    fits = np.searchsorted(sentences.offsets, sentences.offsets[:-1] + most, side="right") - 1
+    after = np.clip(fits, np.arange(n) + 1, ends)
+    starts = np.flatnonzero(after < ends)
+    if n < 3 or not len(starts):
+        raise UserError(f"{n} sentences are too few for pairs that follow each other and pairs that do not")
+    first, last = sentences.offsets[:-1], sentences.offsets[after]
+    return Spans(ragged(sentences.values[a:b] for a, b in zip(first, last, strict=True)), after, starts)
+
+
+def _examples(rng: np.random.Generator, of: Spans, k: np.ndarray, length: int, symbols: Symbols) -> Batch:
+    """Spans k, half of them with the one that follows and half with any other, masked."""
     random = rng.random(len(k)) < 0.5
-    other = rng.integers(0, len(sentences.offsets) - 2, len(k))
-    other = np.where(random, other + (other > k), k + 1)  # never k + 1 by chance
-    batch = masked(rng, packed(sentences, sentences, k, other, length, symbols), symbols)
+    other = rng.integers(0, len(of.after) - 1, len(k))
+    other = np.where(random, other + (other >= of.after[k]), of.after[k])  # never the one that follows by chance
+    batch = masked(rng, packed(of.text, of.text, k, other, length, symbols), symbols)
     return {**batch, "not_next": random.astype(np.int32)}
 
 
@@ -125,11 +146,13 @@ def training_stream(
     process: int = 0,
     processes: int = 1,
 ) -> Stream:
-    """Pairs at random places with new masks every time, without end.
+    """Pairs of spans at random places with new masks every time, without end.
+
+    A span is as many sentences of one document as half of a row holds, or one that is longer.
 
     Args:
       sentences: n of them, none empty.
-      documents: `[n]`, which document each is of.
+      documents: `[n]`, which document each is of, rising.
       batch_size: pairs in a batch, over all processes.
       length: T; at least 8.
       symbols: the numbers of the special tokens.
@@ -137,17 +160,17 @@ def training_stream(
       processes: how many there are.
 
     Returns:
-      Batches as of `masked` with `not_next [B]`: 0 where the second sentence is the next one, 1 where it is any other.
+      Batches as of `masked` with `not_next [B]`: 0 where the second span follows the first, 1 where it is any other.
 
     Raises:
       UserError: for too few sentences.
     """
-    mine, starts = process_slice(batch_size, process, processes), followed(documents)
+    mine, of = process_slice(batch_size, process, processes), spans(sentences, documents, (length - 3) // 2)
 
     def host(seed: int, i: int) -> Batch:
         rng = np.random.Generator(np.random.Philox(key=[seed, MASKING], counter=[0, 0, 0, i]))
-        k = starts[rng.integers(0, len(starts), batch_size)]
-        return {name: x[mine] for name, x in _examples(rng, sentences, k, length, symbols).items()}
+        k = of.starts[rng.integers(0, len(of.starts), batch_size)]
+        return {name: x[mine] for name, x in _examples(rng, of, k, length, symbols).items()}
 
     return Stream(host, (), lambda _, batch: batch)
 
@@ -161,19 +184,19 @@ def evaluation_stream(
     process: int = 0,
     processes: int = 1,
 ) -> tuple[Stream, int]:
-    """Every sentence that another follows once, with masks and second sentences that no seed changes.
+    """Every span that another follows once, with masks and second spans that no seed changes.
 
     Returns:
       The stream of batches as of `training_stream` with `mask [B]`, 0 in rows that only fill the last batch; and how
       many there are.
     """
-    mine, starts = process_slice(batch_size, process, processes), followed(documents)
+    mine, of = process_slice(batch_size, process, processes), spans(sentences, documents, (length - 3) // 2)
 
     def host(_: int, i: int) -> Batch:
         rng = np.random.Generator(np.random.Philox(key=[0, MASKING], counter=[0, 0, 1, i]))
         row = i * batch_size + np.arange(batch_size)
-        batch = _examples(rng, sentences, starts[np.minimum(row, len(starts) - 1)], length, symbols)
-        batch["mask"] = (row < len(starts)).astype(np.float32)
+        batch = _examples(rng, of, of.starts[np.minimum(row, len(of.starts) - 1)], length, symbols)
+        batch["mask"] = (row < len(of.starts)).astype(np.float32)
         return {name: x[mine] for name, x in batch.items()}
 
-    return Stream(host, (), lambda _, batch: batch), -(-len(starts) // batch_size)
+    return Stream(host, (), lambda _, batch: batch), -(-len(of.starts) // batch_size)

@@ -12,6 +12,14 @@ ROWS = [np.arange(4 + 20 * k, 4 + 20 * k + 5 + k % 13) for k in range(40)]  # no
 SENTENCES, DOCUMENTS = ragged(ROWS), np.arange(40) // 10
 
 
+def spanned(k, most):
+    """The tokens of the span from sentence k on, and the sentence after it; ten sentences are a document."""
+    tokens, k = list(ROWS[k]), k + 1
+    while k % 10 and len(tokens) + len(ROWS[k]) <= most:
+        tokens, k = [*tokens, *ROWS[k]], k + 1
+    return tokens, k
+
+
 def restored(batch):
     tokens = batch["tokens"].copy()
     for row in range(len(tokens)):
@@ -24,6 +32,7 @@ def restored(batch):
 def test_pairs_are_packed_as_said_and_half_follow(length):
     stream = masking.training_stream(SENTENCES, DOCUMENTS, 400, length, SYMBOLS)
     batch = stream.host(3, 7)
+    every = [spanned(k, (length - 3) // 2) for k in range(40)]
     for row, tokens in enumerate(restored(batch)):
         size = batch["lengths"][row]
         assert tokens[0] == 2 and tokens[size - 1] == 3 and not tokens[size:].any() and (tokens == 3).sum() == 2
@@ -33,11 +42,12 @@ def test_pairs_are_packed_as_said_and_half_follow(length):
             batch["token_types"][row], (np.arange(length) > middle) & (np.arange(length) < size)
         )
         first, second = (a[0] - 4) // 20, (b[0] - 4) // 20
-        np.testing.assert_array_equal(a, ROWS[first][: len(a)])
-        np.testing.assert_array_equal(b, ROWS[second][: len(b)])
+        (first_tokens, after), (second_tokens, _) = every[first], every[second]
+        np.testing.assert_array_equal(a, first_tokens[: len(a)])
+        np.testing.assert_array_equal(b, second_tokens[: len(b)])
         if len(a) + len(b) < length - 3:  # nothing was cut
-            assert len(a) == len(ROWS[first]) and len(b) == len(ROWS[second])
-        assert (second != first + 1) == batch["not_next"][row] and first % 10 != 9
+            assert len(a) == len(first_tokens) and len(b) == len(second_tokens)
+        assert (second != after) == batch["not_next"][row] and after % 10
     assert 160 < batch["not_next"].sum() < 240
     again, other = stream.host(3, 7), stream.host(3, 8)
     assert all(np.array_equal(batch[name], again[name]) for name in batch)
@@ -61,7 +71,7 @@ def test_evaluation_has_every_pair_once_whatever_the_seed():
     stream, count = masking.evaluation_stream(SENTENCES, DOCUMENTS, 16, 40, SYMBOLS)
     every = [stream.host(0, i) for i in range(count)]
     firsts = [row[1] for batch in every for row, real in zip(restored(batch), batch["mask"], strict=True) if real]
-    assert sorted(firsts) == [ROWS[k][0] for k in range(40) if k % 10 != 9]
+    assert sorted(firsts) == [ROWS[k][0] for k in range(40) if spanned(k, 18)[1] % 10]
     assert np.array_equal(every[1]["tokens"], stream.host(5, 1)["tokens"])
 
 
