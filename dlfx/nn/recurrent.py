@@ -55,6 +55,7 @@ class Recurrent(nn.Module):
     features: int  # units of each direction of each layer
     layers: int = 1
     bidirectional: bool = False
+    reverse: bool = False  # of one direction: from the last step to the first, in every layer
     activation: str = "tanh"  # of rnn: tanh or relu
     peepholes: bool = False  # of lstm
     forget_bias: float = 1.0  # of lstm: the bias of the forget gate at first
@@ -87,7 +88,7 @@ class Recurrent(nn.Module):
                 )
                 x, state = jnp.concatenate([ahead[0], back[0]], -1), (ahead[1], back[1])
             else:
-                x, state = self._direction(x, lengths, initial[layer], train, f"layer{layer}", False)
+                x, state = self._direction(x, lengths, initial[layer], train, f"layer{layer}", self.reverse)
             states.append(state)
         return x, tuple(states)
 
@@ -134,6 +135,8 @@ class Recurrent(nn.Module):
             raise unknown("recurrent cell", self.cell, GATES)
         if self.peepholes and self.cell != "lstm":
             raise UserError(f"peepholes are of the cell lstm; got {self.cell}")
+        if self.reverse and self.bidirectional:
+            raise UserError("a recurrent network in both directions has no reverse")
         if self.features < 1 or self.layers < 1:
             raise UserError(f"a recurrent network has features and layers; got {self.features} and {self.layers}")
         if x.ndim != 3 or (lengths is not None and lengths.shape != x.shape[:1]):

@@ -98,6 +98,9 @@ def test_backward_is_forward_over_the_sequence_turned_around(cell: str) -> None:
     turned, (end,) = quick(one.apply)({"params": back}, X[:, ::-1])
     np.testing.assert_allclose(y[..., H:], turned[:, ::-1], rtol=1e-5, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), last, end)
+    alone, (end,) = quick(Recurrent(cell, H, reverse=True).apply)({"params": back}, X)
+    np.testing.assert_allclose(alone, y[..., H:], rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), last, end)
 
 
 @pytest.mark.parametrize("cell", GATES)
