@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from dlfx.nn.dense import Dense
 from dlfx.nn.positions import rotary
@@ -23,8 +22,8 @@ class KeysAndValues(NamedTuple):
     """What queries look at: of a whole sequence, or of the part that is known so far.
 
     Attributes:
-      keys: `[B, S, H, D]`.
-      values: `[B, S, H, D]`.
+      keys: `[B, S, H, D]`; in a cache `[B, H, S, D]`.
+      values: alike.
     """
 
     keys: Array
@@ -125,8 +124,8 @@ class MultiHeadAttention(nn.Module):
     Calls:
       `module(x [B, T, F], mask=None, train=False)`: x looks at itself.
       `module.attend(x, module.project(memory), mask, train=False)`: at another sequence, projected once for all x.
-      `module.decode(x, cache, position)`: x are the next T tokens of a sequence, whose keys and values stand in the
-        cache up to `position`.
+      `module.decode(x, cache, position)`: x are the next T tokens of a sequence; the keys and values of those before
+        `position` stand in the cache.
 
     Source: Vaswani et al. 2017, Attention Is All You Need (arXiv:1706.03762), section 3.2.2.
     """
@@ -172,18 +171,26 @@ class MultiHeadAttention(nn.Module):
 
         Args:
           x: `[B, T, F]`.
-          cache: `[B, S, H, D]`, filled up to `position`; S is at least position + T. See `empty_cache`.
+          cache: `[B, H, S, D]`, filled up to `position`. See `empty_cache`.
           position: [] of the first token of x.
 
         Returns:
-          `[B, T, features]`, and the cache with what x added.
+          `[B, T, features]`, and what belongs into the cache at `position`, `[B, H, T, D]`.
         """
-        new = self.project(x, position)
-        cache = KeysAndValues(
-            *(lax.dynamic_update_slice_in_dim(*pair, position, 1) for pair in zip(cache, new, strict=True))
-        )
-        mask = causal_mask(x.shape[1], cache.keys.shape[1], position)
-        return self._out(self._queries(x, position), cache, mask, False, False), cache
+        new = KeysAndValues(*(part.swapaxes(1, 2) for part in self.project(x, position)))
+        query_BHTD = self._queries(x, position).swapaxes(1, 2) * (self.features // self.heads) ** -0.5
+        exact = jnp.promote_types(query_BHTD.dtype, jnp.float32)
+        steps, size = x.shape[1], cache.keys.shape[2]
+        # New keys are apart from old ones: to put them into a copy of the cache first would move all of it.
+        old = jnp.broadcast_to(jnp.arange(size) < position, (steps, size))
+        mask = jnp.concatenate([old, jnp.tri(steps, dtype=bool)], 1)
+        scores = [
+            jnp.matmul(query_BHTD, keys.swapaxes(2, 3), preferred_element_type=exact) for keys in (cache.keys, new.keys)
+        ]
+        weights = jax.nn.softmax(jnp.where(mask, jnp.concatenate(scores, -1), jnp.finfo(exact).min))
+        weights = weights.astype(new.values.dtype)
+        y = weights[..., :size] @ cache.values + weights[..., size:] @ new.values
+        return self.out(y.swapaxes(1, 2).reshape(x.shape[0], steps, self.features)), new
 
     def _queries(self, x: Array, position: Array | int = 0) -> Array:
         queries = self._split(self.query(x))
@@ -206,8 +213,11 @@ class MultiHeadAttention(nn.Module):
 
 
 def empty_cache(batch: int, size: int, heads: int, features: int, dtype: Any = jnp.float32) -> KeysAndValues:
-    """Room for the keys and values of `size` tokens in `MultiHeadAttention.decode`."""
-    return KeysAndValues(*(jnp.zeros((batch, size, heads, features // heads), dtype) for _ in range(2)))
+    """Room for the keys and values of `size` tokens in `MultiHeadAttention.decode`: `[B, H, S, D]`.
+
+    Each head has its own matrix, which a product takes as it lies.
+    """
+    return KeysAndValues(*(jnp.zeros((batch, heads, size, features // heads), dtype) for _ in range(2)))
 
 
 class AdditiveAttention(nn.Module):

@@ -78,8 +78,8 @@ class Block(nn.Module):
         kept = []
 
         def attend(y: Array) -> Array:
-            y, cache = self.attention.decode(y, earlier, position)
-            kept.append(jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, position, x.shape[1], 1), cache))
+            y, new = self.attention.decode(y, earlier, position)
+            kept.append(new)
             return y
 
         return self._sublayers(x, attend, seen, cache.memory_mask, False), kept[0]
@@ -107,7 +107,7 @@ class StackCache(NamedTuple):
     """What a stack of L blocks keeps from step to step of a decoding. Every array has the batch first.
 
     Attributes:
-      own: keys and values of the tokens so far, `[B, L, S, H, D]`.
+      own: keys and values of the tokens so far, `[B, L, H, S, D]`.
       memory: those of the memory, `[B, L, M, H, D]`, or None.
       memory_mask: `[B, 1, 1, M]`, or None.
     """
@@ -180,7 +180,7 @@ class Stack(nn.Module):
           memory_mask: `[B, 1, 1, M]`, or None.
         """
         one = self.block(parent=None)
-        shape = (batch, self.layers, size, one.heads, one.features // one.heads)
+        shape = (batch, self.layers, one.heads, size, one.features // one.heads)
         own = KeysAndValues(jnp.zeros(shape, one.dtype), jnp.zeros(shape, one.dtype))
         seen = None if memory is None else self.blocks.project(None, memory)[1]
         return StackCache(own, seen, memory_mask)
@@ -197,7 +197,7 @@ class Stack(nn.Module):
           `[B, T, F]` and the cache with T tokens more.
         """
         x, new = self.blocks.decode(x, jnp.arange(self.layers), cache, position)
-        own = jax.tree.map(lambda a, b: lax.dynamic_update_slice_in_dim(a, b, position, 2), cache.own, new)
+        own = jax.tree.map(lambda a, b: lax.dynamic_update_slice_in_dim(a, b, position, 3), cache.own, new)
         return self._end(x), cache._replace(own=own)
 
     def _end(self, x: Array) -> Array:
