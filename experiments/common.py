@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from dlfx.training import checkpoints, figures, loop, mesh, processes, rundir
+from dlfx.training import allocation, checkpoints, figures, loop, mesh, processes, rundir
 from dlfx.training.loop import Result, Schedule, Splits, Stopped
 from dlfx.training.progress import Clock
 from dlfx.types import Stream, UserError, unknown
@@ -178,6 +178,7 @@ def begin(experiment: str, label: str) -> Iterator[Session]:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second start takes the compiled programs of the first
         jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    allocation.keep_freed_memory()
     with clock.phase("devices"):
         if FLAGS.precision == "float64":
             jax.config.update("jax_enable_x64", True)

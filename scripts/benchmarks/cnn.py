@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))  # scripts/ is installed nowhere
 if importlib.util.find_spec("torch") is None:
     sys.exit("cnn: not measured, missing torch: pip install torch")
 
+from dlfx.training.allocation import keep_freed_memory  # noqa: E402
 from scripts.benchmarks import cnn_dlfx, cnn_stock, cnn_torch, timing  # noqa: E402
 
 
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--device", action="store_true", help="on a GPU, in float32 and bfloat16")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
+    keep_freed_memory()  # as the experiments do
     cases = {name: c for name, c in (DEVICE_CASES if options.device else CASES).items() if options.only in name}
     if not cases:
         sys.exit(f"cnn: no case holds {options.only!r}; there is {', '.join(CASES)}")

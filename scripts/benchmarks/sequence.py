@@ -25,6 +25,7 @@ import jax  # noqa: E402
 import optax  # noqa: E402
 
 from dlfx.nn.recurrent import Recurrent  # noqa: E402
+from dlfx.training.allocation import keep_freed_memory  # noqa: E402
 from scripts.benchmarks import sequence_ctc, sequence_gpt, sequence_torch, timing  # noqa: E402
 
 RECURRENT = {"batch": 32, "steps": 64, "units": 256}
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
+    keep_freed_memory()  # as the experiments do
     names = [name for name in CASES if options.only in name]
     if not names:
         sys.exit(f"sequence: no case holds {options.only!r}; there is {', '.join(CASES)}")
