@@ -1,9 +1,7 @@
 """Recurrences over time: the products with the inputs and the gradients of all weights are outside the loop over steps.
 
-Each is one product for many steps, and the recurrent one alone is within. Within, the batch is the last axis,
-`[features, B]`: gates are then contiguous, and a product with so few columns is twice as fast on CPU as one with so few
-rows. On CPU the steps go by chunks, of which everything but what the gradient needs stays in the cache; elsewhere all
-steps are one chunk.
+Each is one product for all steps, and the recurrent one alone is within. What the gradient needs of a step are its
+gates and old states; states that went into the recurrent product are the outputs, one step later.
 """
 
 from collections.abc import Callable
@@ -12,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dlfx.types import Array, UserError
 
 LSTMState = tuple[Array, Array]
-CHUNK = 16  # steps on CPU
 
 
 def rnn(
@@ -96,7 +94,7 @@ def lstm(
     """
     if peepholes is not None and peepholes.shape != (3, w.shape[0]):
         raise UserError(f"peepholes of {w.shape[0]} units are [3, {w.shape[0]}]; got {list(peepholes.shape)}")
-    weights = (w,) if peepholes is None else (w, peepholes[..., None])
+    weights = (w,) if peepholes is None else (w, peepholes)
     return _over_time(LSTM, 4, x, kernel, bias, weights, state, lengths, reverse, mask)
 
 
@@ -135,7 +133,7 @@ def gru(
     """
     if inner_bias.shape != (w.shape[0],):
         raise UserError(f"the inner bias of {w.shape[0]} units is [{w.shape[0]}]; got {list(inner_bias.shape)}")
-    return _over_time(GRU, 3, x, kernel, bias, (w, inner_bias[:, None]), h, lengths, reverse, mask)
+    return _over_time(GRU, 3, x, kernel, bias, (w, inner_bias), h, lengths, reverse, mask)
 
 
 def gru_original(
@@ -169,13 +167,14 @@ def gru_original(
 
 
 class Cell(NamedTuple):
-    """One step, its gradient, and the gradients of the weights from many steps.
+    """One step, its gradient, and the gradients of the weights from all steps.
 
     Attributes:
-      forward: (weights with w transposed, a `[G H, B]`, h to multiply by w, state) to (state, what the gradient needs);
-        a is what the inputs give.
-      backward: (weights, what it needs, gradient of the new state) to gradients of (a, h to multiply, old state).
-      weights: (weights, h multiplied, what was needed, gradient of a), of many steps, `[T, features, B]`, to gradients.
+      forward: (weights, a `[B, G H]`, h to multiply by w, state) to (state, what the gradient needs); a is what the
+        inputs give.
+      backward: (weights with w transposed, what it needs, h that was multiplied, h before, gradient of the new state)
+        to gradients of (a, h to multiply, old state).
+      weights: (weights, h multiplied, what was needed, gradient of a), of all steps, `[T, B, features]`, to gradients.
     """
 
     forward: Callable[..., tuple[Any, Any]]
@@ -187,32 +186,41 @@ def _rnn_cell(function: Callable[[Array], Array], derivative: Callable[[Array], 
     """`derivative` is of the function's value."""
 
     def forward(weights: Any, a: Array, read: Array, h: Array) -> tuple[Array, Any]:
-        h = function(a + weights[0] @ read)
+        h = function(a + read @ weights[0])
         return h, h
 
-    def backward(weights: Any, h: Array, d_h: Array) -> tuple[Array, Array, Array]:
+    def backward(weights: Any, h: Array, read: Array, before: Array, d_h: Array) -> tuple[Array, Array, Array]:
         d_a = d_h * derivative(h)
-        return d_a, weights[0] @ d_a, jnp.zeros_like(d_h)
+        return d_a, d_a @ weights[0], jnp.zeros_like(d_h)
 
     return Cell(forward, backward, lambda weights, read, saved, d_a: (_product(read, d_a),))
 
 
 def _lstm_forward(weights: Any, a: Array, read: Array, state: Any) -> tuple[Any, Any]:
     _, c = state
-    i, f, g, o = jnp.split(a + weights[0] @ read, 4)
-    if len(weights) == 2:
-        i, f = i + weights[1][0] * c, f + weights[1][1] * c
-    i, f, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g)
-    new = f * c + i * g
-    if len(weights) == 2:
-        o = o + weights[1][2] * new
-    o, squashed = jax.nn.sigmoid(o), jnp.tanh(new)
-    return (o * squashed, new), (i, f, g, o, c, squashed)
+    a = a + read @ weights[0]
+    if len(weights) == 1:
+        # sigmoid(x) = (tanh(x / 2) + 1) / 2 makes one function of all gates, and one loop.
+        scale = np.repeat([0.5, 0.5, 1, 0.5], c.shape[1]).astype(a.dtype)
+        shift = np.repeat([0.5, 0.5, 0, 0.5], c.shape[1]).astype(a.dtype)
+        gates = jnp.tanh(a * scale) * scale + shift
+        i, f, g, o = jnp.split(gates, 4, 1)
+        new = f * c + i * g
+    else:
+        i, f, g, o = jnp.split(a, 4, 1)
+        to_i, to_f, to_o = weights[1]
+        i, f, g = jax.nn.sigmoid(i + to_i * c), jax.nn.sigmoid(f + to_f * c), jnp.tanh(g)
+        new = f * c + i * g
+        o = jax.nn.sigmoid(o + to_o * new)
+        gates = jnp.concatenate([i, f, g, o], 1)
+    return (o * jnp.tanh(new), new), (gates, c)
 
 
-def _lstm_backward(weights: Any, saved: Any, d_state: Any) -> tuple[Array, Array, Any]:
-    i, f, g, o, c, squashed = saved
+def _lstm_backward(weights: Any, saved: Any, read: Array, before: Array, d_state: Any) -> tuple[Array, Array, Any]:
+    gates, c = saved
+    i, f, g, o = jnp.split(gates, 4, 1)
     d_h, d_c = d_state
+    squashed = jnp.tanh(f * c + i * g)
     d_o = d_h * squashed * o * (1 - o)
     d_c = d_c + d_h * o * (1 - squashed * squashed)
     if len(weights) == 2:
@@ -221,68 +229,69 @@ def _lstm_backward(weights: Any, saved: Any, d_state: Any) -> tuple[Array, Array
     d_c = d_c * f
     if len(weights) == 2:
         d_c = d_c + d_i * weights[1][0] + d_f * weights[1][1]
-    d_a = jnp.concatenate([d_i, d_f, d_g, d_o])
-    return d_a, weights[0] @ d_a, (jnp.zeros_like(d_h), d_c)
+    d_a = jnp.concatenate([d_i, d_f, d_g, d_o], 1)
+    return d_a, d_a @ weights[0], (jnp.zeros_like(d_h), d_c)
 
 
 def _lstm_weights(weights: Any, read: Array, saved: Any, d_a: Array) -> tuple[Array, ...]:
     d_w = _product(read, d_a)
     if len(weights) == 1:
         return (d_w,)
-    i, f, g, _, c, _ = saved
-    d_i, d_f, _, d_o = jnp.split(d_a, 4, 1)
-    sums = [(d * seen).sum((0, 2)) for d, seen in ((d_i, c), (d_f, c), (d_o, f * c + i * g))]
-    return d_w, jnp.stack(sums)[..., None]
+    gates, c = saved
+    i, f, g, _ = jnp.split(gates, 4, 2)
+    d_i, d_f, _, d_o = jnp.split(d_a, 4, 2)
+    return d_w, jnp.stack([(d * seen).sum((0, 1)) for d, seen in ((d_i, c), (d_f, c), (d_o, f * c + i * g))])
 
 
 def _gru_forward(weights: Any, a: Array, read: Array, h: Array) -> tuple[Array, Any]:
     w, bias = weights
-    units = len(h)
-    product = w @ read
-    r, z = jnp.split(jax.nn.sigmoid(a[: 2 * units] + product[: 2 * units]), 2)
-    inner = product[2 * units :] + bias
-    n = jnp.tanh(a[2 * units :] + r * inner)
-    return n + z * (h - n), (r, z, n, inner, h)
+    units = h.shape[1]
+    product = read @ w
+    r, z = jnp.split(jax.nn.sigmoid(a[:, : 2 * units] + product[:, : 2 * units]), 2, 1)
+    inner = product[:, 2 * units :] + bias
+    n = jnp.tanh(a[:, 2 * units :] + r * inner)
+    return n + z * (h - n), (r, z, n, inner)
 
 
-def _gru_backward(weights: Any, saved: Any, d_h: Array) -> tuple[Array, Array, Array]:
-    r, z, n, inner, h = saved
+def _gru_backward(weights: Any, saved: Any, read: Array, before: Array, d_h: Array) -> tuple[Array, Array, Array]:
+    r, z, n, inner = saved
     d_n = d_h * (1 - z) * (1 - n * n)
-    d_z = d_h * (h - n) * z * (1 - z)
+    d_z = d_h * (before - n) * z * (1 - z)
     d_r = d_n * inner * r * (1 - r)
-    return jnp.concatenate([d_r, d_z, d_n]), weights[0] @ jnp.concatenate([d_r, d_z, d_n * r]), d_h * z
+    return jnp.concatenate([d_r, d_z, d_n], 1), jnp.concatenate([d_r, d_z, d_n * r], 1) @ weights[0], d_h * z
 
 
 def _gru_weights(weights: Any, read: Array, saved: Any, d_a: Array) -> tuple[Array, ...]:
-    units = weights[0].shape[0]
-    d_inner = d_a[:, 2 * units :] * saved[0]
-    product = _product(read, jnp.concatenate([d_a[:, : 2 * units], d_inner], 1))
-    return product, d_inner.sum((0, 2))[:, None]
+    units = read.shape[2]
+    d_inner = d_a[..., 2 * units :] * saved[0]
+    return _product(read, jnp.concatenate([d_a[..., : 2 * units], d_inner], 2)), d_inner.sum((0, 1))
 
 
 def _gru_original_forward(weights: Any, a: Array, read: Array, h: Array) -> tuple[Array, Any]:
     (w,) = weights
-    units = len(h)
-    r, z = jnp.split(jax.nn.sigmoid(a[: 2 * units] + w[: 2 * units] @ read), 2)
-    n = jnp.tanh(a[2 * units :] + w[2 * units :] @ (r * read))
-    return n + z * (h - n), (r, z, n, read, h)
+    units = h.shape[1]
+    r, z = jnp.split(jax.nn.sigmoid(a[:, : 2 * units] + read @ w[:, : 2 * units]), 2, 1)
+    n = jnp.tanh(a[:, 2 * units :] + (r * read) @ w[:, 2 * units :])
+    return n + z * (h - n), (r, z, n)
 
 
-def _gru_original_backward(weights: Any, saved: Any, d_h: Array) -> tuple[Array, Array, Array]:
-    r, z, n, read, h = saved
+def _gru_original_backward(
+    weights: Any, saved: Any, read: Array, before: Array, d_h: Array
+) -> tuple[Array, Array, Array]:
+    r, z, n = saved
     (w,) = weights
-    units = len(h)
+    units = d_h.shape[1]
     d_n = d_h * (1 - z) * (1 - n * n)
-    d_z = d_h * (h - n) * z * (1 - z)
-    d_kept = w[:, 2 * units :] @ d_n
+    d_z = d_h * (before - n) * z * (1 - z)
+    d_kept = d_n @ w[2 * units :]
     d_r = d_kept * read * r * (1 - r)
-    d_gates = jnp.concatenate([d_r, d_z])
-    return jnp.concatenate([d_gates, d_n]), w[:, : 2 * units] @ d_gates + d_kept * r, d_h * z
+    d_gates = jnp.concatenate([d_r, d_z], 1)
+    return jnp.concatenate([d_gates, d_n], 1), d_gates @ w[: 2 * units] + d_kept * r, d_h * z
 
 
 def _gru_original_weights(weights: Any, read: Array, saved: Any, d_a: Array) -> tuple[Array, ...]:
-    units = weights[0].shape[0]
-    parts = _product(read, d_a[:, : 2 * units]), _product(saved[0] * read, d_a[:, 2 * units :])
+    units = read.shape[2]
+    parts = _product(read, d_a[..., : 2 * units]), _product(saved[0] * read, d_a[..., 2 * units :])
     return (jnp.concatenate(parts, 1),)
 
 
@@ -296,8 +305,8 @@ GRU_ORIGINAL = Cell(_gru_original_forward, _gru_original_backward, _gru_original
 
 
 def _rows(steps: Array) -> Array:
-    """`[T, features, B]` as `[T B, features]`."""
-    return steps.swapaxes(1, 2).reshape(-1, steps.shape[1])
+    """`[T, B, features]` as `[T B, features]`."""
+    return steps.reshape(-1, steps.shape[2])
 
 
 def _product(read: Array, d_a: Array) -> Array:
@@ -330,119 +339,79 @@ def _over_time(
     if any(part.shape != (batch, units) for part in jax.tree.leaves((state, mask))):
         shapes = [list(part.shape) for part in jax.tree.leaves((state, mask))]
         raise UserError(f"states and masks of {batch} sequences are [{batch}, {units}]; got {shapes}")
-    chunks = -(-steps // CHUNK) if jax.default_backend() == "cpu" else 1
-    size = -(-steps // max(chunks, 1))
-    extra = chunks * size - steps
-    counts: Any = None
-    if lengths is not None or extra:
-        ends = jnp.full((batch,), steps) if lengths is None else jnp.minimum(lengths, steps)
-        counts = (jnp.arange(steps + extra)[:, None] < ends).reshape(chunks, size, 1, batch)
-    x = jnp.pad(x.swapaxes(0, 1), ((0, extra), (0, 0), (0, 0))).reshape(chunks, size, batch, inputs)
-    state, mask = jax.tree.map(lambda part: part.T, (state, mask))
-    outputs, state = _scan(cell, reverse, x, kernel, bias, weights, state, counts, mask)
-    if lengths is not None:
+    counts = None if lengths is None else (jnp.arange(steps)[:, None] < lengths)[..., None]
+    outputs, state = _scan(cell, reverse, x.swapaxes(0, 1), kernel, bias, weights, state, counts, mask)
+    if counts is not None:
         outputs = jnp.where(counts, outputs, 0)
-    outputs = outputs.reshape(steps + extra, units, batch)[:steps]
-    return outputs.transpose(2, 0, 1), jax.tree.map(lambda part: part.T, state)
+    return outputs.swapaxes(0, 1), state
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(
     cell: Cell, reverse: bool, x: Array, kernel: Array, bias: Array, weights: Any, state: Any, counts: Any, mask: Any
 ) -> tuple[Array, Any]:
-    """h after every step `[chunks, steps, H, B]` and the last state.
+    """h after every step `[T, B, H]` and the last state.
 
     Args:
       cell: what one step does.
       reverse: from the last step to the first.
-      x: `[chunks, steps, B, D]`.
+      x: `[T, B, D]`.
       kernel, bias: `[D, G H]` and `[G H]`.
       weights: those of the cell; first w `[H, G H]`.
-      state: h, or a tuple that begins with it, `[H, B]` each.
-      counts: `[chunks, steps, 1, B]`, whether a step changes the state; always if None.
-      mask: `[H, B]`, or None.
+      state: h, or a tuple that begins with it, `[B, H]` each.
+      counts: `[T, B, 1]`, whether a step changes the state; always if None.
+      mask: `[B, H]`, or None.
     """
-    (outputs, _), state = _forward(cell, reverse, x, kernel, bias, weights, state, counts, mask, save=False)
-    return outputs, state
-
-
-def _forward(
-    cell: Cell,
-    reverse: bool,
-    x: Array,
-    kernel: Array,
-    bias: Array,
-    weights: Any,
-    state: Any,
-    counts: Any,
-    mask: Any,
-    save: bool,
-) -> tuple[Any, Any]:
-    weights = (weights[0].T, *weights[1:])
-
-    def step(carry: Any, inputs: Any, a_all: Array) -> tuple[Any, Any]:
-        (state, a), (t, count) = carry, inputs
-        read = _h(state) if mask is None else _h(state) * mask
-        new, saved = cell.forward(weights, a, read, state)
-        if count is not None:
-            new = jax.tree.map(lambda new, old: jnp.where(count, new, old), new, state)
-        # What the inputs give to the next step waits in the carry: XLA does not vectorise gates fused with its slicing.
-        after = lax.dynamic_index_in_dim(a_all, jnp.clip(t - 1 if reverse else t + 1, 0, len(a_all) - 1), 0, False)
-        return (new, after), (_h(new), (read, saved) if save else None)
-
-    def chunk(state: Any, inputs: Any) -> tuple[Any, Any]:
-        x, counts = inputs
-        a = (x.reshape(-1, x.shape[-1]) @ kernel + bias).reshape(*x.shape[:2], -1).swapaxes(1, 2)
-        carry = state, a[-1] if reverse else a[0]
-        (state, _), kept = lax.scan(partial(step, a_all=a), carry, (jnp.arange(len(a)), counts), reverse=reverse)
-        return state, kept
-
-    state, kept = lax.scan(chunk, state, (x, counts), reverse=reverse)
-    return kept, state
+    (outputs, last), _ = _scan_forward(cell, reverse, x, kernel, bias, weights, state, counts, mask)
+    return outputs, last
 
 
 def _scan_forward(
     cell: Cell, reverse: bool, x: Array, kernel: Array, bias: Array, weights: Any, state: Any, counts: Any, mask: Any
 ) -> tuple[Any, Any]:
-    (outputs, saved), last = _forward(cell, reverse, x, kernel, bias, weights, state, counts, mask, save=True)
-    return (outputs, last), (saved, x, kernel, weights, counts, mask)
+    def step(state: Any, inputs: Any) -> tuple[Any, Any]:
+        a, count = inputs
+        new, saved = cell.forward(weights, a + bias, _masked(_h(state), mask), state)
+        if count is not None:
+            new = jax.tree.map(lambda new, old: jnp.where(count, new, old), new, state)
+        return new, (_h(new), saved)
+
+    a = (_rows(x) @ kernel).reshape(*x.shape[:2], -1)
+    last, (outputs, saved) = lax.scan(step, state, (a, counts), reverse=reverse)
+    return (outputs, last), (outputs, saved, _h(state), x, kernel, weights, counts, mask)
 
 
 def _scan_backward(cell: Cell, reverse: bool, residuals: Any, gradients: Any) -> tuple[Any, ...]:
-    saved, x, kernel, weights, counts, mask = residuals
+    outputs, saved, first, x, kernel, weights, counts, mask = residuals
     d_outputs, d_last = gradients
-    transposed = kernel.T
+    edge = first[None]
+    before = jnp.concatenate([outputs[1:], edge] if reverse else [edge, outputs[:-1]])
+    transposed = (weights[0].T, *weights[1:])
 
     def step(d_state: Any, inputs: Any) -> tuple[Any, Array]:
-        (_, saved), d_output, count = inputs
+        saved, before, d_output, count = inputs
         d_state = _add_to_h(d_state, d_output)
         d_old = None
         if count is not None:
             d_old = jax.tree.map(lambda part: jnp.where(count, 0, part), d_state)
             d_state = jax.tree.map(lambda part: jnp.where(count, part, 0), d_state)
-        d_a, d_read, d_state = cell.backward(weights, saved, d_state)
-        d_state = _add_to_h(d_state, d_read if mask is None else d_read * mask)
+        d_a, d_read, d_state = cell.backward(transposed, saved, _masked(before, mask), before, d_state)
+        d_state = _add_to_h(d_state, _masked(d_read, mask))
         return d_state if d_old is None else jax.tree.map(jnp.add, d_state, d_old), d_a
 
-    def chunk(carry: Any, inputs: Any) -> tuple[Any, Array]:
-        d_state, sums = carry
-        x, (read, saved), d_outputs, counts = inputs
-        d_state, d_a = lax.scan(step, d_state, ((read, saved), d_outputs, counts), reverse=not reverse)
-        rows = _rows(d_a)
-        parts = x.reshape(len(rows), -1).T @ rows, d_a.sum((0, 2)), cell.weights(weights, read, saved, d_a)
-        return (d_state, jax.tree.map(jnp.add, sums, parts)), (rows @ transposed).reshape(x.shape)
-
-    # Sums over chunks in at least float32, as those within a product are.
-    wide = jnp.promote_types(kernel.dtype, jnp.float32)
-    trained = kernel, jnp.zeros(kernel.shape[1:], kernel.dtype), weights
-    zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, wide), trained)
-    inputs = x, saved, d_outputs, counts
-    (d_state, sums), d_x = lax.scan(chunk, (d_last, zeros), inputs, reverse=not reverse)
-    return d_x, *jax.tree.map(lambda total, part: total.astype(part.dtype), sums, trained), d_state, None, None
+    d_state, d_a = lax.scan(step, d_last, (saved, before, d_outputs, counts), reverse=not reverse)
+    d_rows = _rows(d_a)
+    d_x = (d_rows @ kernel.T).reshape(x.shape)
+    d_weights = cell.weights(weights, _masked(before, mask), saved, d_a)
+    return d_x, _rows(x).T @ d_rows, d_rows.sum(0), d_weights, d_state, None, None
 
 
 def _h(state: Any) -> Array:
     return state[0] if isinstance(state, tuple) else state
+
+
+def _masked(h: Array, mask: Array | None) -> Array:
+    return h if mask is None else h * mask
 
 
 def _add_to_h(state: Any, h: Array) -> Any:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlfx.ops import recurrence
 from dlfx.ops.recurrence import gru, gru_original, lstm, rnn
 from dlfx.types import UserError
 from tests.compiling import quick
@@ -80,13 +79,10 @@ def weighed(result: Any) -> Any:
 
 
 @pytest.mark.parametrize("cell", GATES)
-@pytest.mark.parametrize(
-    "padded, reverse, dropped, chunk", [(False, False, False, 16), (True, True, True, 2), (True, False, False, 3)]
-)
+@pytest.mark.parametrize("padded, reverse, dropped", [(False, False, False), (True, True, True), (True, False, False)])
 def test_equals_the_equations_of_each_sequence_alone_in_values_and_gradients(
-    cell: str, padded: bool, reverse: bool, dropped: bool, chunk: int, monkeypatch: Any
+    cell: str, padded: bool, reverse: bool, dropped: bool
 ) -> None:
-    monkeypatch.setattr(recurrence, "CHUNK", chunk)
     rng = np.random.default_rng(1)
     options = {"lengths": LENGTHS if padded else None, "reverse": reverse}
     options["mask"] = rng.integers(0, 2, (B, H)) * 2.0 if dropped else None
@@ -112,8 +108,7 @@ def test_equals_the_equations_of_each_sequence_alone_in_values_and_gradients(
 
 
 @pytest.mark.parametrize("cell", ["relu", "peepholes", "gru", "gru_original"])
-def test_a_population_within_a_scan_has_the_gradients_of_each_member(cell: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(recurrence, "CHUNK", 3)
+def test_a_population_within_a_scan_has_the_gradients_of_each_member(cell: str) -> None:
     p = inputs(cell, population=2)
     with jax.enable_x64(True):
         gradient = jax.grad(lambda p: weighed(fast(cell, p, lengths=LENGTHS)))
