@@ -16,6 +16,7 @@ from experiments.pairs import Pairs, tokens_of
 
 MAPS = 6  # attention maps
 LINES = 30  # translations in the picture
+NAMES = {"vector": "one vector", **{kind: f"{kind} attention" for kind in ("additive", "dot", "general")}}
 # Fonts that have Chinese, of which a machine may have one.
 FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei", "PingFang SC")
 
@@ -140,7 +141,8 @@ def compare() -> None:
         if not summary or "by_length" not in summary:
             raise UserError(f"{path} holds no finished run of experiments.seq2seq")
         told = summary["flags"]
-        runs[f"{told['model']} ({path.name})"] = summary["by_length"]
+        name = NAMES.get(told["model"], told["model"])
+        runs[f"{name} ({path.name})" if name in runs else name] = summary["by_length"]
         title = Path(told["pairs_file"]).name or told["task"]
     path = Path(FLAGS.workdir).expanduser() / "exact_by_length.png"
     exact_by_length(path, runs, title)
