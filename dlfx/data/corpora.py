@@ -206,6 +206,12 @@ def python_prose() -> Corpus:
     Raises:
       UserError: if this Python is installed without its sources.
     """
+    return corpus("python_prose", *split_documents(list(python_modules().values())))
+
+
+@functools.lru_cache(maxsize=1)
+def python_modules() -> dict[str, str]:
+    """The documents of `python_prose` by the names of their modules, such as `asyncio.events`."""
     collecting = gc.isenabled()
     gc.disable()  # in vain over millions of nodes that a reference count frees: it would take half of the time
     try:
@@ -215,13 +221,13 @@ def python_prose() -> Corpus:
             gc.enable()
     if not documents:
         raise UserError("this Python is installed without the sources of its standard library; give a --text_file")
-    return corpus("python_prose", *split_documents(documents))
+    return documents
 
 
-def _modules(root: Path) -> list[str]:
+def _modules(root: Path) -> dict[str, str]:
     """The prose of every module below a folder that has some, each paragraph once."""
     seen: set[str] = set()
-    documents = []
+    documents = {}
     for path in _sources(root):
         try:
             with warnings.catch_warnings():  # on invalid escapes in old sources
@@ -236,7 +242,8 @@ def _modules(root: Path) -> list[str]:
                     seen.add(paragraph)
                     paragraphs.append(paragraph)
         if paragraphs:
-            documents.append("\n\n".join(paragraphs))
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            documents[name.removesuffix(".__init__")] = "\n\n".join(paragraphs)
     return documents
 
 

@@ -37,8 +37,9 @@ def test_it_is_gathered_the_same_again_and_in_the_order_of_the_source(tmp_path):
     )
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "c.py").write_text('"""A test that nobody reads for prose."""\n')
-    found = corpora.joined(corpora._modules(tmp_path)).split("\n\n")
-    assert found == [
+    modules = corpora._modules(tmp_path)
+    assert list(modules) == ["a", "b"]
+    assert corpora.joined(list(modules.values())).split("\n\n") == [
         "First of all there is this.",
         "The class comes second in here.",
         "And third the method of it.",
