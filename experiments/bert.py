@@ -5,48 +5,33 @@ python -m experiments.bert --text_file=input.txt --tokens=byte_pairs
 """
 
 import functools
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
-from dlfx.data import masking, vocabulary
+from dlfx.data import corpora, masking, vocabulary
 from dlfx.data import sequences as batches
 from dlfx.data.sequences import Ragged
 from dlfx.data.vocabulary import SPECIAL, Vocabulary
 from dlfx.learners.likelihood import likelihood
 from dlfx.models.sequence import partition
-from dlfx.models.sequence.bert import BERT, SIZES, BERTForPretraining
+from dlfx.models.sequence.bert import BERTForPretraining
 from dlfx.types import Array, Batch, Key, UserError
-from experiments import bert_figures, common, sequences, texts
-from experiments.common import FLAGS, group
+from experiments import bert_figures, bert_models, common, finished, sequences, texts
+from experiments.common import FLAGS
 from experiments.optimizers import optimizer
 
-with group("BERT"):
-    flags.DEFINE_enum("size", "", ["", *SIZES], "a published size; it overrides --layers, --heads and --width")
-    flags.DEFINE_integer("context", 64, "tokens of a pair of sentences, [CLS] and [SEP] counted", lower_bound=8)
-    flags.DEFINE_integer("layers", 2, "blocks", lower_bound=1)
-    flags.DEFINE_integer("heads", 2, "of attention", lower_bound=1)
-    flags.DEFINE_integer("width", 128, "of each layer", lower_bound=1)
-    flags.DEFINE_float("dropout", 0.1, "of the model", lower_bound=0.0, upper_bound=0.999)
-    flags.DEFINE_bool("remat", False, "compute blocks again in the backward pass, to save memory")
-    flags.DEFINE_integer("unroll", 1, "blocks in one turn of the loop over layers", lower_bound=1)
 FLAGS.set_default("tokens", "words")
 FLAGS.set_default("vocabulary_size", 4096)
-BOUNDARY = re.compile(r"(?<=[.!?])\s+|\s*\n\s*\n\s*")  # between two sentences
 
 
 def sentences(documents: tuple[str, ...], known: Vocabulary) -> tuple[Ragged, np.ndarray]:
     """The sentences of documents that have tokens, and which document each is of."""
     rows = [
-        (known.encode(sentence), k)
-        for k, document in enumerate(documents)
-        for sentence in BOUNDARY.split(document)
-        if sentence.strip()
+        (known.encode(sentence), k) for k, document in enumerate(documents) for sentence in corpora.sentences(document)
     ]
     rows = [(row, k) for row, k in rows if len(row)]
     return batches.ragged(row for row, _ in rows), np.array([k for _, k in rows], np.int32)
@@ -59,15 +44,6 @@ def make_vocabulary(documents: tuple[str, ...]) -> Vocabulary:
     if FLAGS.tokens == "words":
         return vocabulary.words(documents, SPECIAL, FLAGS.vocabulary_size)
     return vocabulary.byte_pairs(documents, FLAGS.vocabulary_size, SPECIAL)
-
-
-def make_model(session: common.Session, known: Vocabulary) -> BERTForPretraining:
-    """The model of the flags."""
-    form: dict[str, Any] = SIZES.get(FLAGS.size) or {name: FLAGS[name].value for name in ("layers", "heads", "width")}
-    if form["width"] % form["heads"]:
-        raise UserError(f"--heads={form['heads']} does not divide --width={form['width']}")
-    form = form | {name: FLAGS[name].value for name in ("context", "dropout", "remat", "unroll")}
-    return BERTForPretraining(BERT(known.size + 1, **form, dtype=session.dtype, param_dtype=session.param_dtype))
 
 
 def inputs(batch: Batch) -> tuple[Array, ...]:
@@ -104,7 +80,7 @@ def run(session: common.Session) -> None:
     if len(data) < 2:
         raise UserError("there is no text to evaluate on; --fractions must keep some for validation or test")
     symbols = masking.Symbols(known.special["<bos>"], known.special["<eos>"], known.size, len(SPECIAL), known.size)
-    model: Any = make_model(session, known)
+    model: Any = BERTForPretraining(bert_models.make(session, known.size + 1))
 
     def init(key: Key, batch: Batch) -> Any:
         return model.init(key, *inputs(batch))
@@ -139,6 +115,8 @@ def run(session: common.Session) -> None:
     fitted = sequences.fit(session, learner, stream, splits, f"{first}_loss", partition=partition.transformer)
     if fitted is None:
         return
+    if session.run:
+        finished.keep(session.path, known)
     batch = jax.tree.map(lambda x: x[:8], whole[first][0].host(0, 0))
     draw = functools.partial(
         bert_figures.draw, model=model, variables=fitted.state.variables, batch=batch, known=known, split=first

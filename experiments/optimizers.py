@@ -35,7 +35,7 @@ DECOUPLED = {
     "lion": lambda rate, decay: optax.lion(rate, weight_decay=decay, mask=is_kernel),
     "lamb": lambda rate, decay: optax.lamb(rate, weight_decay=decay, mask=is_kernel),
 }
-SCHEDULES = ["constant", "cosine", "step"]
+SCHEDULES = ["constant", "linear", "cosine", "step"]
 
 with group("Optimizer"):
     flags.DEFINE_string("optimizer", "adam", f"one of {', '.join(OPTIMIZERS)}")
@@ -59,7 +59,7 @@ def is_kernel(params: optax.Params) -> optax.Params:
 
 
 def learning_rate(steps: int) -> optax.Schedule:
-    """The schedule of the flags over a run of so many steps: warm-up, then constant, cosine to 0, or steps.
+    """The schedule of the flags over a run of so many steps: warm-up, then constant, linear or cosine to 0, or steps.
 
     Raises:
       UserError: if the warm-up is longer than the run, or `--decay_at` is malformed.
@@ -70,6 +70,8 @@ def learning_rate(steps: int) -> optax.Schedule:
     rest = steps - warmup
     if FLAGS.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, rest)
+    elif FLAGS.schedule == "linear":
+        after = optax.linear_schedule(peak, 0.0, rest)
     elif FLAGS.schedule == "step":
         try:
             parts = [float(part) for part in FLAGS.decay_at]

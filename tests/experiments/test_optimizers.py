@@ -48,6 +48,9 @@ def test_schedules(optimizers):
     with flagsaver.flagsaver(learning_rate=2.0, warmup_steps=10, schedule="cosine"):
         rate = optimizers.learning_rate(110)
         np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 1, 2, 1, 0], atol=1e-6)
+    with flagsaver.flagsaver(learning_rate=2.0, warmup_steps=10, schedule="linear"):
+        rate = optimizers.learning_rate(110)
+        np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(35), rate(110)], [0, 1, 2, 1.5, 0], atol=1e-6)
     with flagsaver.flagsaver(learning_rate=1.0, schedule="step", decay_at=["0.5", "0.75"], decay_rate=0.1):
         rate = optimizers.learning_rate(100)
         np.testing.assert_allclose([rate(49), rate(50), rate(74), rate(75)], [1, 0.1, 0.1, 0.01], rtol=1e-6)
