@@ -1,6 +1,7 @@
 """Runs experiments as a user would: in this process where that is enough, in a process of its own where it is not."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -53,14 +54,19 @@ def load():
 
 @pytest.fixture
 def experiment(monkeypatch, capsys):
-    """`experiment(name, *arguments)`: `python -m experiments.NAME` in this process."""
+    """`experiment(name, *arguments, pictures=True)`: `python -m experiments.NAME` in this process.
 
-    def run(name: str, *arguments: str) -> Done:
+    Without pictures it is as where matplotlib is not installed.
+    """
+
+    def run(name: str, *arguments: str, pictures: bool = True) -> Done:
         module, common = (importlib.import_module(f"experiments.{each}") for each in (name, "common"))
-        with flagsaver.flagsaver():
+        with flagsaver.flagsaver(), monkeypatch.context() as patch:
             for flag in flags.FLAGS:
                 flags.FLAGS[flag].unparse()
-            monkeypatch.setattr(sys, "argv", [name, *arguments])
+            patch.setattr(sys, "argv", [name, *arguments])
+            if not pictures:
+                patch.setitem(sys.modules, "matplotlib", None)
             with pytest.raises(SystemExit) as left:
                 common.launch(module.main)
         jax.config.update("jax_enable_x64", False)  # --precision=float64 of one run is not for the next
@@ -73,7 +79,7 @@ def experiment(monkeypatch, capsys):
 @pytest.fixture
 def cnn(experiment):
     """`cnn(*arguments)`: `experiment` on the tiny configuration of `experiments.cnn`."""
-    return lambda *arguments, base=TINY: experiment("cnn", *base, *arguments)
+    return lambda *arguments, base=TINY, pictures=True: experiment("cnn", *base, *arguments, pictures=pictures)
 
 
 def command(*arguments: str, base: list[str] = TINY) -> list[str]:
@@ -89,19 +95,21 @@ def cli(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def environment(devices: int = 1) -> dict[str, str]:
-        flag = f"--xla_force_host_platform_device_count={devices}"
-        return {**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        cached = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+        return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **cached}
 
     return command, environment, ROOT
 
 
 @pytest.fixture(scope="module")
-def run_cnn(cli):
-    """`run_cnn(*arguments, devices=1)`: the experiment in a process of its own, with so many virtual devices."""
+def several(cli):
+    """`several([(experiment, arguments), ...], devices=1)`: `several.py` in a process of its own; (codes, out, err)."""
 
-    def run(*arguments: str, base: list[str] = TINY, devices: int = 1) -> Done:
-        line, environment = cli[0](*arguments, base=base), cli[1](devices)
-        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
+    def run(runs: list[tuple[str, list[str]]], devices: int = 1) -> tuple[list[int], str, str]:
+        options = {"cwd": ROOT, "env": cli[1](devices), "capture_output": True, "text": True, "check": False}
+        done = subprocess.run([sys.executable, "-m", "tests.experiments.several"], input=json.dumps(runs), **options)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr
 
     return run

@@ -19,12 +19,30 @@ def summary(path):
     return json.loads((path / "summary.json").read_text())
 
 
+FINISHED = ["--steps=24", "--checkpoint_every=8", "--augment=flip,crop:1"]
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """What `finished` gives, once it is there."""
+    return []
+
+
 @pytest.fixture
-def finished(cnn, tmp_path):
-    path = tmp_path / "run"
-    done = cnn(f"--workdir={path}", "--steps=24", "--checkpoint_every=8", "--augment=flip,crop:1")
-    assert done.code == 0, done.err
-    return path, done
+def finished(cnn, kept, tmp_path_factory):
+    """(the directory of a finished run that no test may change, what it said)."""
+    if not kept:
+        path = tmp_path_factory.mktemp("finished") / "run"
+        done = cnn(f"--workdir={path}", *FINISHED)
+        assert done.code == 0, done.err
+        kept.append((path, done))
+    return kept[0]
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A directory of that run for a test of its own."""
+    return shutil.copytree(finished[0], tmp_path / "run")
 
 
 def test_the_run_directory_is_as_designed(finished):
@@ -68,16 +86,15 @@ def test_a_finished_run_is_reported_and_left_alone(cnn, finished):
 def test_flags_txt_is_the_same_run(cnn, finished, tmp_path):
     path, _ = finished
     other = tmp_path / "other"
-    assert cnn(f"--flagfile={path / 'flags.txt'}", f"--workdir={other}", base=[]).code == 0
+    assert cnn(f"--flagfile={path / 'flags.txt'}", f"--workdir={other}", base=[], pictures=False).code == 0
     assert summary(other)["params_sha256"] == summary(path)["params_sha256"]
 
 
-def test_other_flags_are_refused_by_name_and_free_ones_are_not(cnn, finished):
-    path, _ = finished
-    done = cnn(f"--workdir={path}", "--steps=24", "--augment=flip,crop:1", "--learning_rate=0.5", "--model=resnet20")
+def test_other_flags_are_refused_by_name_and_free_ones_are_not(cnn, copied):
+    done = cnn(f"--workdir={copied}", "--steps=24", "--augment=flip,crop:1", "--learning_rate=0.5", "--model=resnet20")
     assert done.code == 2 and "Traceback" not in done.err
     assert "--learning_rate" in done.err and "--model" in done.err and "--keep" not in done.err
-    assert cnn(f"--workdir={path}", "--steps=24", "--augment=flip,crop:1", "--keep=1").code == 0
+    assert cnn(f"--workdir={copied}", "--steps=24", "--augment=flip,crop:1", "--keep=1").code == 0
 
 
 def test_the_default_directory_follows_from_the_flags(cnn, monkeypatch, tmp_path):
@@ -85,12 +102,12 @@ def test_the_default_directory_follows_from_the_flags(cnn, monkeypatch, tmp_path
 
     monkeypatch.setattr(common, "ROOT", tmp_path)
     for seed in (0, 0, 1):
-        assert cnn("--steps=2", f"--seed={seed}").code == 0
+        assert cnn("--steps=2", f"--seed={seed}", pictures=False).code == 0
     assert len(list((tmp_path / "runs" / "cnn").iterdir())) == 2
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(cnn, finished):
-    path, _ = finished
+def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(cnn, copied):
+    path = copied
     wanted = summary(path)
     (path / "summary.json").unlink()
     for step in (24, 16):  # leaves 8, the first
@@ -99,7 +116,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(cnn, fin
         for file in (path / "checkpoints" / str(step)).rglob("*"):
             if file.is_file():
                 file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    done = cnn(f"--workdir={path}", "--steps=24", "--checkpoint_every=8", "--augment=flip,crop:1")
+    done = cnn(f"--workdir={path}", *FINISHED, pictures=False)
     assert done.code == 0 and "checkpoint 24 is damaged" in done.out and "going back" in done.out
     got = summary(path)
     assert got["params_sha256"] == wanted["params_sha256"] and got["metrics"] == wanted["metrics"]
@@ -107,32 +124,32 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(cnn, fin
     assert len(steps) == len(set(steps)) == 9
 
 
-def test_one_flipped_bit_in_a_checkpoint_is_noticed(cnn, finished):
-    path, _ = finished
+def test_one_flipped_bit_in_a_checkpoint_is_noticed(cnn, copied):
+    path = copied
     wanted = summary(path)["params_sha256"]
     (path / "summary.json").unlink()
     data = max((path / "checkpoints" / "24").rglob("d/*"), key=lambda file: file.stat().st_size)
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 4
     data.write_bytes(content)
-    done = cnn(f"--workdir={path}", "--steps=24", "--checkpoint_every=8", "--augment=flip,crop:1")
+    done = cnn(f"--workdir={path}", *FINISHED, pictures=False)
     assert done.code == 0 and "checkpoint 24 is damaged" in done.out
     assert summary(path)["params_sha256"] == wanted
 
 
-def test_without_any_whole_checkpoint_the_run_begins_anew(cnn, finished):
-    path, _ = finished
+def test_without_any_whole_checkpoint_the_run_begins_anew(cnn, copied):
+    path = copied
     wanted = summary(path)["params_sha256"]
     (path / "summary.json").unlink()
     for step in (path / "checkpoints").iterdir():
         shutil.rmtree(step / "state")
-    assert cnn(f"--workdir={path}", "--steps=24", "--checkpoint_every=8", "--augment=flip,crop:1").code == 0
+    assert cnn(f"--workdir={path}", *FINISHED, pictures=False).code == 0
     assert summary(path)["params_sha256"] == wanted
 
 
 def test_a_population_equals_its_members_alone(cnn, tmp_path):
     arguments = ["--steps=12", "--augment=crop:1", "--steps_per_call=4"]
-    assert cnn(f"--workdir={tmp_path / 'all'}", "--num_seeds=3", "--seed=5", *arguments).code == 0
+    assert cnn(f"--workdir={tmp_path / 'all'}", "--num_seeds=3", "--seed=5", *arguments, pictures=False).code == 0
     together = summary(tmp_path / "all")
     accuracy = together["metrics"]["test_accuracy"]
     np.testing.assert_allclose(accuracy["mean"], np.mean(accuracy["values"]))
@@ -140,7 +157,7 @@ def test_a_population_equals_its_members_alone(cnn, tmp_path):
     state = checkpoints.load_state(tmp_path / "all" / "checkpoints")
     for member, seed in enumerate((5, 6, 7)):
         path = tmp_path / f"{seed}"
-        assert cnn(f"--workdir={path}", f"--seed={seed}", *arguments).code == 0
+        assert cnn(f"--workdir={path}", f"--seed={seed}", *arguments, pictures=False).code == 0
         assert summary(path)["params"] == together["params"]
         np.testing.assert_allclose(accuracy["values"][member], summary(path)["metrics"]["test_accuracy"], atol=1e-6)
         alone = checkpoints.load_state(path / "checkpoints")
@@ -153,20 +170,21 @@ def test_a_population_equals_its_members_alone(cnn, tmp_path):
 def test_augmentation_on_host_or_device_and_any_placement_train_alike(cnn, tmp_path):
     losses = []
     for i, how in enumerate((["--data_placement=device"], ["--data_placement=host"], ["--augment_on=host"])):
-        assert cnn(f"--workdir={tmp_path / str(i)}", "--steps=6", "--augment=flip,crop:1", *how).code == 0
+        done = cnn(f"--workdir={tmp_path / str(i)}", "--steps=6", "--augment=flip,crop:1", *how, pictures=False)
+        assert done.code == 0, done.err
         losses.append(summary(tmp_path / str(i))["metrics"]["test_loss"])
     np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
 
 
 def test_early_stopping_stops_and_resumes_as_stopped(cnn, tmp_path):
     arguments = [f"--workdir={tmp_path}", "--steps=400", "--patience=2", "--learning_rate=0", "--valid_fraction=0.2"]
-    done = cnn(*arguments)
+    done = cnn(*arguments, pictures=False)
     assert done.code == 0 and "stopping early" in done.out
     found = summary(tmp_path)
     assert found["steps"] == 24 and found["best"]["step"] == 8  # nothing is learned: the first stays the best
     assert "valid_accuracy" in found["metrics"]
     (tmp_path / "summary.json").unlink()
-    assert cnn(*arguments).code == 0 and summary(tmp_path)["params_sha256"] == found["params_sha256"]
+    assert cnn(*arguments, pictures=False).code == 0 and summary(tmp_path)["params_sha256"] == found["params_sha256"]
 
 
 def test_profile_tells_where_the_time_went(cnn, tmp_path):

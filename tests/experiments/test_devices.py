@@ -1,59 +1,78 @@
 """One device, eight, pmap, and two processes: the same training, in float64 to rounding."""
 
+import json
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from dlfx.training import checkpoints
 
-RESNET = ["--dataset=digits", "--image_size=8", "--model=resnet20", "--batch_size=32", "--steps=20"]
-RESNET += ["--optimizer=momentum", "--learning_rate=0.05"]
+RESNET = ["--dataset=digits", "--image_size=8", "--model=resnet8", "--batch_size=32", "--steps=20", "--eval_every=10"]
+RESNET += ["--optimizer=momentum", "--learning_rate=0.05", "--log_every=4"]
 
 
 def largest_difference(path, other):
     a, b = (checkpoints.load_state(p / "checkpoints") for p in (path, other))
     assert a.keys() == b.keys()
     names = [name for name in a if name.startswith(("params/", "extra/"))]
-    assert len(names) > 60 and all(a[name].dtype == np.float64 for name in names)
+    assert len(names) > 30 and all(a[name].dtype == np.float64 for name in names)
     return max(np.linalg.norm(a[name] - b[name]) / np.linalg.norm(a[name]) for name in names)
 
 
+def cnn(path, *arguments):
+    return "cnn", [*RESNET, f"--workdir={path}", *arguments]
+
+
 @pytest.fixture(scope="module")
-def one_device(run_cnn, tmp_path_factory):
-    path = tmp_path_factory.mktemp("one")
-    done = run_cnn(f"--workdir={path}", "--precision=float64", base=RESNET)
-    assert done.code == 0, done.err
-    return path
+def finished(several, tmp_path_factory):
+    """The directory of the runs: `one`, with a single device, and `jit` and `pmap`, with eight."""
+    home = tmp_path_factory.mktemp("runs")
+    kinds = {"jit": [], "pmap": ["--parallel=pmap"]}
+    codes, _, err = several([cnn(home / "one", "--precision=float64"), cnn(home / "half", "--precision=bfloat16")])
+    assert codes == [0, 0], err
+    eight = [cnn(home / kind, "--precision=float64", *more) for kind, more in kinds.items()]
+    codes, _, err = several([*eight, cnn(home / "uneven", "--batch_size=30")], 8)
+    assert codes == [0, 0, 2] and "a batch of 30 is not divisible by 8 devices; try 24 or 32" in err
+    assert not (home / "uneven").exists()
+    return home
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_eight_devices_equal_one(run_cnn, one_device, tmp_path, parallel):
-    done = run_cnn(f"--workdir={tmp_path}", "--precision=float64", f"--parallel={parallel}", base=RESNET, devices=8)
-    assert done.code == 0, done.err
-    assert largest_difference(one_device, tmp_path) < 1e-9
+def test_eight_devices_equal_one(finished, parallel):
+    assert largest_difference(finished / "one", finished / parallel) < 1e-9
+
+
+def test_bfloat16_trains_with_float32_parameters(finished):
+    assert checkpoints.load_state(finished / "half" / "checkpoints")["params/conv1/kernel"].dtype == np.float32
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_two_processes_equal_one_and_resume(cli, one_device, tmp_path, parallel):
-    command, environment, root = cli
+def test_two_processes_equal_one_and_resume(cli, finished, tmp_path, parallel):
+    _, environment, root = cli
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
     def both(*arguments):
-        shared = [f"--workdir={tmp_path}", "--precision=float64", f"--parallel={parallel}", "--checkpoint_every=8"]
-        shared += ["--keep=9", f"--coordinator=127.0.0.1:{port}", "--num_processes=2", *arguments]
-        lines = [command(*shared, f"--process_id={i}", base=RESNET) for i in range(2)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes = [subprocess.Popen(line, cwd=root, env=environment(2), **pipes) for line in lines]
+        shared = ["--precision=float64", f"--parallel={parallel}", "--checkpoint_every=8", "--keep=9", *arguments]
+        shared += [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        line = [sys.executable, "-m", "tests.experiments.several"]
+        processes = [subprocess.Popen(line, cwd=root, env=environment(2), **pipes) for _ in range(2)]
+        for i, process in enumerate(processes):  # to both before either is waited for
+            process.stdin.write(json.dumps([cnn(tmp_path, *shared, f"--process_id={i}")]))
+            process.stdin.close()
+            process.stdin = None
         outputs = [process.communicate(timeout=240) for process in processes]
-        return [process.returncode for process in processes], outputs
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        return [json.loads(out.splitlines()[-1])[0] for out, _ in outputs], outputs
 
     codes, outputs = both()
     assert codes == [0, 0], outputs
-    assert largest_difference(one_device, tmp_path) < 1e-9
+    assert largest_difference(finished / "one", tmp_path) < 1e-9
     first = checkpoints.load_state(tmp_path / "checkpoints")
 
     (tmp_path / "summary.json").unlink()
@@ -63,17 +82,6 @@ def test_two_processes_equal_one_and_resume(cli, one_device, tmp_path, parallel)
     again = checkpoints.load_state(tmp_path / "checkpoints")
     assert all((first[name] == again[name]).all() for name in first)
 
-    codes, outputs = both("--seed=9")
-    assert codes == [2, 2] and "--seed" in outputs[0][1] and "Traceback" not in outputs[0][1] + outputs[1][1]
-
-
-def test_a_batch_that_devices_do_not_divide_is_refused(run_cnn, tmp_path):
-    done = run_cnn(f"--workdir={tmp_path / 'run'}", "--batch_size=30", base=RESNET, devices=8)
-    assert done.code == 2 and "a batch of 30 is not divisible by 8 devices; try 24 or 32" in done.err
-    assert not (tmp_path / "run").exists()
-
-
-def test_bfloat16_trains_with_float32_parameters(run_cnn, tmp_path):
-    done = run_cnn(f"--workdir={tmp_path}", "--precision=bfloat16", base=RESNET)
-    assert done.code == 0, done.err
-    assert checkpoints.load_state(tmp_path / "checkpoints")["params/conv1/kernel"].dtype == np.float32
+    if parallel == "jit":
+        codes, outputs = both("--seed=9")
+        assert codes == [2, 2] and "--seed" in outputs[0][1] and "Traceback" not in outputs[0][1] + outputs[1][1]

@@ -1,9 +1,5 @@
 """One device and eight, under jit and pmap: all training of the generative chapter ends in the same weights."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -20,41 +16,19 @@ RUNS = {
     "gan": [*IMAGES, "--hidden=8", "--latent=2", "--critic_steps=2", "--ema=0.9", "--eval_samples=20"],
     "image_to_image": [*IMAGES, "--blocks=1", "--features=2", "--critic_features=2", "--buffer_size=20"],
 }
-WORK = """
-import importlib, json, sys
-import grain
-from tests.experiments.conftest import forget
-for name, arguments in json.load(sys.stdin):
-    forget()
-    module, common = (importlib.import_module(f"experiments.{each}") for each in (name, "common"))
-    sys.argv = [name, *arguments]
-    try:
-        common.launch(module.main)
-    except SystemExit as left:
-        if left.code:
-            sys.exit(f"{name} {arguments} left with {left.code}")
-"""
-
-
-def work(cli, devices, runs):
-    """Runs (experiment, arguments), one after the other, in one process with so many virtual devices."""
-    _, environment, root = cli
-    line = [sys.executable, "-c", WORK]
-    options = {"cwd": root, "env": environment(devices), "capture_output": True, "text": True, "check": False}
-    done = subprocess.run(line, input=json.dumps(runs), **options)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def finished(cli, tmp_path_factory):
+def finished(several, tmp_path_factory):
     """The directory below which every run lies, as `one/NAME`, `jit/NAME` and `pmap/NAME`."""
     home = tmp_path_factory.mktemp("runs")
 
     def of(kind, *more):
         return [(name, [*flags, *more, f"--workdir={home / kind / name}"]) for name, flags in RUNS.items()]
 
-    work(cli, 1, of("one"))
-    work(cli, 8, of("jit") + of("pmap", "--parallel=pmap"))
+    for devices, runs in (1, of("one")), (8, of("jit") + of("pmap", "--parallel=pmap")):
+        codes, _, err = several(runs, devices)
+        assert codes == [0] * len(runs), err[-3000:]
     return home
 
 
