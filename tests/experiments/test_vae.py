@@ -15,7 +15,7 @@ CODES += ["--batch_size=64", "--log_every=4", "--eval_every=8", "--steps_per_cal
 
 @pytest.fixture
 def vae(experiment):
-    return lambda *arguments, base=TINY: experiment("vae", *base, *arguments)
+    return lambda *arguments, base=TINY, pictures=True: experiment("vae", *base, *arguments, pictures=pictures)
 
 
 def summary(path):
@@ -47,7 +47,7 @@ def test_a_run_has_its_metrics_and_figures_and_goes_on_where_it_stopped(vae, tmp
 
     (path / "summary.json").unlink()
     shutil.rmtree(path / "checkpoints" / "16")
-    assert vae(*arguments).code == 0
+    assert vae(*arguments, pictures=False).code == 0
     again = summary(path)
     assert again["params_sha256"] == wanted["params_sha256"] and again["metrics"] == metrics
     rows = [(row["step"], row["split"]) for row in rundir.read_metrics(path)]
@@ -66,11 +66,12 @@ def test_two_latents_fill_a_plane_and_labels_a_grid(vae, tmp_path):
 
 def test_a_population_is_its_members_alone_and_pmap_is_jit(vae, tmp_path):
     arguments = ["--steps=8", "--binarize", "--eval_samples=10", "--eval_images=20"]
-    assert vae(f"--workdir={tmp_path / 'all'}", "--num_seeds=2", "--seed=3", *arguments).code == 0
+    assert vae(f"--workdir={tmp_path / 'all'}", "--num_seeds=2", "--seed=3", *arguments, pictures=False).code == 0
     together = summary(tmp_path / "all")["metrics"]
     for member, seed in enumerate((3, 4)):
         path = tmp_path / str(seed)
-        assert vae(f"--workdir={path}", f"--seed={seed}", "--parallel=pmap", *arguments).code == 0
+        done = vae(f"--workdir={path}", f"--seed={seed}", "--parallel=pmap", *arguments, pictures=False)
+        assert done.code == 0, done.err
         for name, value in summary(path)["metrics"].items():
             np.testing.assert_allclose(together[name]["values"][member], value, rtol=1e-4, err_msg=name)
 
@@ -112,12 +113,12 @@ def test_a_mistake_is_told_in_one_line(vae, tmp_path, arguments, words):
 def test_a_classifier_judges_the_samples(load, experiment, tmp_path):
     load("cnn")
     seen = ["--model=lenet5", "--image_size=16", "--steps=8", "--eval_every=8", f"--workdir={tmp_path / 'cnn'}"]
-    assert experiment("cnn", *seen).code == 0
+    assert experiment("cnn", *seen, pictures=False).code == 0
     load("vae")
     judged = [*TINY, "--steps=8", f"--classifier={tmp_path / 'cnn'}", "--judged=40"]
     for members in (1, 2):
         path = tmp_path / f"{members}"
-        done = experiment("vae", *judged, f"--num_seeds={members}", f"--workdir={path}")
+        done = experiment("vae", *judged, f"--num_seeds={members}", f"--workdir={path}", pictures=False)
         assert done.code == 0, done.err
         distance = summary(path)["metrics"]["samples_frechet_distance"]
         assert np.all(np.array(distance["values"] if members == 2 else [distance]) > 0)
