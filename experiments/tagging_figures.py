@@ -1,11 +1,9 @@
 """The pictures of experiments.tagging: what may follow what, sentences with their tags, and mistakes."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dlfx.data.labelled_text import Tagged
@@ -21,8 +19,8 @@ RIGHT, WRONG, PLAIN = "#c7e9c0", "#fcae91", "#ffffff"
 
 def draw(
     directory: Path,
-    model: Any,
-    variables: Any,
+    decode: Any,
+    params: Any,
     batch: Batch,
     sentences: Sequence[Tagged],
     names: Sequence[str],
@@ -31,9 +29,9 @@ def draw(
     split: str,
 ) -> None:
     """All pictures of one split, a batch of all its sentences."""
-    decode = jax.jit(partial(model.apply, variables, method="decode"))
-    given = [batch[name] for name in ("tokens", "lengths", "letters") if name in batch]
-    said = in_parts(decode, *given).astype(int)
+    given = [name for name in batch if name != "mask"]
+    said = in_parts(lambda *rows: decode(dict(zip(given, rows, strict=True))), *(batch[name] for name in given))
+    said = said.astype(int)
     predicted = [[names[k] for k in row[: len(true)]] for row, (_, true) in zip(said, sentences, strict=True)]
     true = [tags for _, tags in sentences]
     scores = span_scores(predicted, true, scheme)
@@ -47,9 +45,11 @@ def draw(
         np.add.at(counts, ([names.index(tag) for tag in theirs], [names.index(tag) for tag in ours]), 1)
     figures.confusion(directory / "confusion.png", counts, names, f"{split}: tags")
     examples(directory, sentences, predicted, known, scheme, title)
-    if "between" in variables["params"]:
-        params = {name: np.asarray(variables["params"][name], np.float32) for name in ("between", "start", "end")}
-        transitions(directory / "transitions.png", names, **params)
+    if "between" in params:
+        scored = {name: np.asarray(params[name], np.float32) for name in ("between", "start", "end")}
+        transitions(directory / "transitions.png", names, **scored)
+    if "mix" in params:
+        layer_mix(directory / "mix.png", np.asarray(params["mix"]["weights"]), float(params["mix"]["gamma"]))
 
 
 def transitions(path: Path, names: Sequence[str], between: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
@@ -68,6 +68,21 @@ def transitions(path: Path, names: Sequence[str], between: np.ndarray, start: np
     axes.set_xticks(range(K + 1), [*names, "end"], rotation=45 if K > 4 else 0, parse_math=False)
     axes.set_yticks(range(K + 1), ["start", *names], parse_math=False)
     axes.set(xlabel="this tag", ylabel="after this one", title="scores of transitions in the CRF")
+    figures.save(figure, path)
+
+
+def layer_mix(path: Path, weights: np.ndarray, gamma: float) -> None:
+    """How much of every layer of a language model the task takes."""
+    shares = np.exp(weights - weights.max()).astype(np.float64)
+    shares /= shares.sum()
+    figure = figures.new_figure(1.1 * len(shares) + 1.5, 3.2)
+    axes = figure.subplots()
+    axes.bar(range(len(shares)), shares, color="#4477aa")
+    axes.axhline(1 / len(shares), color="black", linewidth=0.8, linestyle=":")
+    for k, share in enumerate(shares):
+        axes.text(k, share, f"{share:.3f}", ha="center", va="bottom", fontsize=9)
+    axes.set_xticks(range(len(shares)), ["letters", *(f"LSTM {k}" for k in range(1, len(shares)))])
+    axes.set(ylabel="softmax(s)", title=f"mix of layers, gamma {gamma:.2f}", ylim=(0, 1.15 * shares.max()))
     figures.save(figure, path)
 
 
@@ -92,7 +107,7 @@ def examples(
         words = [token if token in known else f"{token}*" for token in tokens]
         colors = [WRONG if a != b else PLAIN if a == "O" else RIGHT for a, b in zip(ours, true, strict=True)]
         shown.append(Text("", words, colors, below))
-    texts(directory / "examples.png", shown, f"{title}\n(* marks what is not in the training sentences)")
+    texts(directory / "examples.png", shown, f"{title}\n(* marks what is not in the vocabulary)")
     for k in wrong:
         tokens, true = sentences[k]
         lines += [f"true  {_marked(tokens, true, scheme)}", f"said  {_marked(tokens, predicted[k], scheme)}", ""]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from dlfx.data import corpora, vocabulary
+from dlfx.data import corpora, labelled_text, vocabulary
 from dlfx.data.corpora import joined
 from dlfx.data.vocabulary import Vocabulary
 from dlfx.types import UserError
@@ -16,13 +16,15 @@ with group("Text"):
     flags.DEFINE_string(
         "corpus",
         "python_prose",
-        "python_prose, the docstrings of Python's library, or tfds:NAME of a prepared TFDS set",
+        "python_prose, the docstrings of Python's library; entities, generated sentences, those of experiments.tagging "
+        "without their tags; or tfds:NAME of a prepared TFDS set",
     )
     flags.DEFINE_string("text_file", "", "a UTF-8 text of your own instead")
     flags.DEFINE_string("data_dir", "", "the TFDS directory; by default $TFDS_DATA_DIR or ~/tensorflow_datasets")
     flags.DEFINE_list("fractions", ["0.9", "0.05", "0.05"], "of --text_file for training, validation and test")
     flags.DEFINE_enum("tokens", "characters", ["characters", "words", "byte_pairs"], "what the text is cut into")
     flags.DEFINE_integer("vocabulary_size", 0, "of words or byte pairs; 0: all words, 2,048 byte pairs", lower_bound=0)
+ENTITIES = {"train": 20000, "valid": 500, "test": 500}  # sentences
 
 
 class Texts(NamedTuple):
@@ -64,8 +66,13 @@ def read() -> corpora.Corpus:
         return corpora.text_file(FLAGS.text_file, fractions)
     if FLAGS.corpus.startswith("tfds:"):
         return corpora.tfds(FLAGS.corpus.removeprefix("tfds:"), FLAGS.data_dir)
+    if FLAGS.corpus == "entities":
+        parts = [[" ".join(words) for words, _ in labelled_text.entities(part, n)] for part, n in ENTITIES.items()]
+        return corpora.corpus("entities", *parts)
     if FLAGS.corpus != "python_prose":
-        raise UserError(f"unknown corpus {FLAGS.corpus!r} (there is python_prose, tfds:NAME, and --text_file=FILE)")
+        raise UserError(
+            f"unknown corpus {FLAGS.corpus!r} (there is python_prose, entities, tfds:NAME, and --text_file=FILE)"
+        )
     return corpora.python_prose()
 
 

@@ -76,7 +76,7 @@ def test_own_files(load, tmp_path):
     for task, (path, tags) in wanted.items():
         module, common = load("tagging")
         common.FLAGS(["tagging", f"--task={task}", f"--text_file={path}"])
-        data = module.load()
+        data = module.tagged.load()
         assert data.tags == tags and sum(map(len, data.sentences.values())) == 60
         assert (data.letters is None) == (task == "segmentation")
 
@@ -84,10 +84,11 @@ def test_own_files(load, tmp_path):
 def test_letters_of_words_come_with_the_batch(load):
     module, common = load("tagging")
     common.FLAGS(["tagging", "--task=entities", "--examples=32"])
-    data = module.load()
+    data = module.tagged.load()
     lengths = module.batches.longest(*data.fields.values())
-    stream = module.with_letters(module.batches.training_stream(data.fields["train"], 8, lengths), data.letters)
-    batch = stream.host(0, 0)
+    stream = module.batches.training_stream(data.fields["train"], 8, lengths)
+    stream = module.tagged.with_words(stream, data, None)
+    batch = stream.fetch(stream.arrays, stream.host(0, 0))
     assert set(batch) == {"tokens", "lengths", "tags", "letters"}
     spelled = {tuple(row) for row in batch["letters"].reshape(-1, batch["letters"].shape[-1]).tolist()}
     words = {word for words, _ in data.sentences["train"] for word in words}
@@ -102,6 +103,8 @@ CASES = {
     "--batch_size=49": "batch size 49 is not possible: there are 48",
     "--text_file=/nowhere": "there is no text file /nowhere",
     "--monitor=valid_f2": "did you mean valid_f1",
+    "--elmo=/nowhere": "--elmo reads words; the tokens of --task=segmentation are characters",
+    "--task=entities --elmo=/nowhere": "/nowhere is no finished run of experiments.elmo",
 }
 
 
