@@ -45,6 +45,7 @@ def draw(directory: Path, predict: Callable[[Batch], Any], test: tuple[Stream, i
                 }
             )
     names = ["-", *map(str, range(10))]
+    title = "digits of the test"
     if task == "keyword":
         counts, names = counts[1:, 1:], names[1:]
         hardest(directory / "hardest.png", kept)
@@ -53,7 +54,8 @@ def draw(directory: Path, predict: Callable[[Batch], Any], test: tuple[Stream, i
         right = [each for each in kept if np.array_equal(each["found"], each["true"])]
         longest = sorted(right, key=lambda each: -len(each["true"]))
         utterances(directory / "utterances.png", (longest[:2] + wrong[:2] + longest[2:])[:4])
-    figures.confusion(directory / "confusion.png", counts, names, "digits of the test, - is none")
+        title += ", - is none"
+    figures.confusion(directory / "confusion.png", counts, names, title)
 
 
 def pairs(found: Sequence[int] | np.ndarray, true: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
