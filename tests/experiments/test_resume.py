@@ -38,13 +38,13 @@ def wait_for(process, workdir: Path, step: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("length", [1, 4])
-def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length):
+@pytest.mark.parametrize("length, steps", [(1, [32]), (4, [8, 32])])
+def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length, steps):
     arguments = ["--steps=60", "--augment=crop:1", f"--steps_per_call={length}", "--checkpoint_every=8"]
     whole = start(cli, tmp_path / "whole", *arguments)
     assert whole.wait() == 0, output(tmp_path / "whole")
     chance = random.Random(length)
-    for step in (8, 32):
+    for step in steps:
         process = start(cli, tmp_path / "killed", *arguments)
         wait_for(process, tmp_path / "killed", step)
         time.sleep(0.2 * chance.random())
@@ -58,23 +58,16 @@ def test_sigkill_at_random_moments_changes_nothing(cli, tmp_path, length):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_signal_saves_and_exits(cli, tmp_path, number):
+def test_a_polite_signal_saves_and_exits_and_until_then_a_second_run_is_refused(cli, cnn, tmp_path, number):
     arguments = ["--steps=100000", "--checkpoint_every=100000", "--eval_every=100000"]
     path = tmp_path / "run"
     process = start(cli, path, *arguments)
     wait_for(process, path, 8)
+    done = cnn(*arguments, f"--workdir={path}")
+    assert done.code == 2 and "another run is at work" in done.err and len(done.err.splitlines()) == 1
     process.send_signal(number)
     assert process.wait(timeout=60) == 128 + number
     said = output(path)
     assert f"stopped by {number.name} after step" in said and "Traceback" not in said
     step = said.split("after step ")[1].split(",")[0]
     assert [entry.name for entry in (path / "checkpoints").iterdir()] == [step]
-
-
-def test_a_second_run_in_the_same_directory_is_refused(cli, cnn, tmp_path):
-    process = start(cli, tmp_path / "run", "--steps=100000")
-    wait_for(process, tmp_path / "run", 4)
-    done = cnn("--steps=100000", f"--workdir={tmp_path / 'run'}")
-    process.kill()
-    process.wait()
-    assert done.code == 2 and "another run is at work" in done.err and len(done.err.splitlines()) == 1
