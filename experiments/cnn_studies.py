@@ -8,10 +8,7 @@ higher training error, the deeper residual one has not (He et al. 2015, figure 1
 augmentation, dropout and the optimizer, each with and without, on 20 training images a class.
 """
 
-import argparse
 import itertools
-import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,10 +25,9 @@ from dlfx.losses.classification import softmax_cross_entropy
 from dlfx.models.classification import MODELS
 from dlfx.training import figures
 from dlfx.training.progress import progress
-from dlfx.types import Array, Stream, UserError, unknown
-
-ROOT = Path(__file__).resolve().parent.parent
-Found = dict[str, Any]
+from dlfx.types import Array, Stream
+from experiments import studies
+from experiments.studies import Found, Study
 
 DEPTHS = {"plain20": "#4477aa", "plain56": "#ee6677", "resnet20": "#88bbdd", "resnet56": "#228833"}
 TIPS = ("augmentation", "dropout", "Adam")
@@ -257,35 +253,16 @@ def _spread(values: np.ndarray) -> str:
     return f"{values.mean():.2f} +- {_deviation(values):.2f}"
 
 
-STUDIES: dict[str, tuple[Callable[[int], Found], Callable[[Found, Path], None], Callable[[Found], list[str]], int]] = {
-    "degradation": (degradation, draw_degradation, tell_degradation, 3),
-    "ablation": (ablation, draw_ablation, tell_ablation, 8),
+STUDIES: dict[str, Study] = {
+    "degradation": (degradation, draw_degradation, tell_degradation),
+    "ablation": (ablation, draw_ablation, tell_ablation),
 }
+SEEDS = {"degradation": 3, "ablation": 8}
 
 
 def main() -> None:
     """Runs the studies named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; both by default")
-    parser.add_argument("--seeds", type=int, help="at least 2; by default 3 of degradation and 8 of ablation")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "cnn_studies", help="a directory")
-    told = parser.parse_args()
-    try:
-        if told.seeds is not None and told.seeds < 2:
-            raise UserError(f"--seeds={told.seeds}: a deviation needs at least 2")
-        for name in told.studies:
-            if name not in STUDIES:
-                raise unknown("study", name, STUDIES)
-        for name in told.studies or STUDIES:
-            study, draw, tell, seeds = STUDIES[name]
-            found = study(told.seeds or seeds)
-            draw(found, told.out / f"{name}.png")
-            (told.out / f"{name}.json").write_text(json.dumps(found))
-            print("\n".join([name, *(f"  {line}" for line in tell(found))]), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"pictures: {told.out}")
+    studies.run("cnn_studies", __doc__, STUDIES, SEEDS)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,7 @@ python -m experiments.cnn_textbook initialisation      # some
 by layer, 50 convolutions deep, measured and by mean-field theory. `upsampling`: a photograph pooled, and the ways back.
 """
 
-import argparse
-import json
 import math
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +22,9 @@ from dlfx.ops.convolution import conv_general_dilated, conv_transpose
 from dlfx.ops.pooling import avg_pool
 from dlfx.ops.unpooling import max_pool_with_argmax, max_unpool
 from dlfx.training import figures
-from dlfx.types import Array, UserError, unknown
-
-ROOT = Path(__file__).resolve().parent.parent
-Found = dict[str, Any]
+from dlfx.types import Array
+from experiments import studies
+from experiments.studies import Found, Study
 
 # With as many channels out as in, Xavier's variance 2 / (in + out) is LeCun's, 1 / in.
 INITIALISERS: dict[str, Any] = {
@@ -266,7 +261,7 @@ def tell_upsampling(found: Found) -> list[str]:
     ]
 
 
-STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Callable[[Found], list[str]]]] = {
+STUDIES: dict[str, Study] = {
     "activations": (activations, draw_activations, tell_activations),
     "initialisation": (initialisation, draw_initialisation, tell_initialisation),
     "upsampling": (upsampling, draw_upsampling, tell_upsampling),
@@ -275,24 +270,7 @@ STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Cal
 
 def main() -> None:
     """Runs the studies named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all of them by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "cnn_textbook", help="a directory")
-    told = parser.parse_args()
-    try:
-        for name in told.studies:
-            if name not in STUDIES:
-                raise unknown("study", name, STUDIES)
-        for name in told.studies or STUDIES:
-            study, draw, tell = STUDIES[name]
-            found = study()
-            draw(found, told.out / f"{name}.png")
-            (told.out / f"{name}.json").write_text(json.dumps(found))
-            print("\n".join([name, *(f"  {line}" for line in tell(found))]), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"pictures: {told.out}")
+    studies.run("cnn_textbook", __doc__, STUDIES)
 
 
 if __name__ == "__main__":

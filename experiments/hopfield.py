@@ -7,14 +7,9 @@ python -m experiments.hopfield capacity       # one
 the number of random patterns, for networks of several sizes and by the theory of infinite ones.
 """
 
-import argparse
-import json
 import math
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +18,8 @@ import numpy as np
 from dlfx.data import sources
 from dlfx.models.sequence import hopfield
 from dlfx.training import figures
-from dlfx.types import UserError, unknown
-
-ROOT = Path(__file__).resolve().parent.parent
-Found = dict[str, Any]
+from experiments import studies
+from experiments.studies import Found, Study
 
 DIGITS = tuple(range(10))
 MEMORIES = {  # the rule, and the digits it stores; 3, 4 and 7 are the three that resemble each other least
@@ -179,7 +172,7 @@ def tell_capacity(found: Found) -> list[str]:
     return [*lines, f"theory: {found['theory']['error'][-1]:.4f} at the capacity, {capacity:.4f} N"]
 
 
-STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Callable[[Found], list[str]]]] = {
+STUDIES: dict[str, Study] = {
     "recall": (recall, draw_recall, tell_recall),
     "capacity": (capacity, draw_capacity, tell_capacity),
 }
@@ -187,24 +180,7 @@ STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Cal
 
 def main() -> None:
     """Runs the studies named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all of them by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "hopfield", help="a directory")
-    told = parser.parse_args()
-    try:
-        for name in told.studies:
-            if name not in STUDIES:
-                raise unknown("study", name, STUDIES)
-        for name in told.studies or STUDIES:
-            study, draw, tell = STUDIES[name]
-            found = study()
-            draw(found, told.out / f"{name}.png")
-            (told.out / f"{name}.json").write_text(json.dumps(found))
-            print("\n".join([name, *(f"  {line}" for line in tell(found))]), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"pictures: {told.out}")
+    studies.run("hopfield", __doc__, STUDIES)
 
 
 if __name__ == "__main__":

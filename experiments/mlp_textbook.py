@@ -8,9 +8,6 @@ layer, 50 deep, for activations and initialisers. `variance`: of the gradient of
 the loss around where batch, mini-batch and stochastic descent went.
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,9 @@ from dlfx.data import sources
 from dlfx.ops import backprop
 from dlfx.ops.surfaces import SURFACES, Surface
 from dlfx.training import figures
-from dlfx.types import Array, UserError, unknown
-
-ROOT = Path(__file__).resolve().parent.parent
-Found = dict[str, Any]
+from dlfx.types import Array
+from experiments import studies
+from experiments.studies import Found, Study
 
 RULES: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "sgd": optax.sgd,
@@ -323,7 +319,7 @@ def _digits() -> tuple[Array, Array]:
     return jnp.asarray(images), jnp.asarray(examples["label"])
 
 
-STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Callable[[Found], list[str]]]] = {
+STUDIES: dict[str, Study] = {
     "optimizers": (optimizers, draw_optimizers, tell_optimizers),
     "vanishing": (vanishing, draw_vanishing, tell_vanishing),
     "variance": (variance, draw_variance, tell_variance),
@@ -333,24 +329,7 @@ STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Cal
 
 def main() -> None:
     """Runs the studies named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all of them by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "mlp_textbook", help="a directory")
-    told = parser.parse_args()
-    try:
-        for name in told.studies:
-            if name not in STUDIES:
-                raise unknown("study", name, STUDIES)
-        for name in told.studies or STUDIES:
-            study, draw, tell = STUDIES[name]
-            found = study()
-            draw(found, told.out / f"{name}.png")
-            (told.out / f"{name}.json").write_text(json.dumps(found))
-            print("\n".join([name, *(f"  {line}" for line in tell(found))]), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"pictures: {told.out}")
+    studies.run("mlp_textbook", __doc__, STUDIES)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,6 @@ python -m experiments.recurrence_textbook gradients           # some
 remember over a lag: who learns it.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +19,10 @@ from dlfx.data.sequence_tasks import copy_stream
 from dlfx.models.sequence.copier import Copier
 from dlfx.nn.recurrent import Recurrent
 from dlfx.training import figures
-from dlfx.types import Array, Key, UserError, unknown
+from dlfx.types import Array, Key
+from experiments import studies
+from experiments.studies import Found, Study
 
-ROOT = Path(__file__).resolve().parent.parent
-Found = dict[str, Any]
 COLORS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#000000", "#777777")
 
 
@@ -170,7 +166,7 @@ def tell_copying(found: Found) -> list[str]:
     ]
 
 
-STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Callable[[Found], list[str]]]] = {
+STUDIES: dict[str, Study] = {
     "gradients": (gradients, draw_gradients, tell_gradients),
     "copying": (copying, draw_copying, tell_copying),
 }
@@ -178,24 +174,7 @@ STUDIES: dict[str, tuple[Callable[[], Found], Callable[[Found, Path], None], Cal
 
 def main() -> None:
     """Runs the studies named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all of them by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "recurrence_textbook", help="a directory")
-    told = parser.parse_args()
-    try:
-        for name in told.studies:
-            if name not in STUDIES:
-                raise unknown("study", name, STUDIES)
-        for name in told.studies or STUDIES:
-            study, draw, tell = STUDIES[name]
-            found = study()
-            draw(found, told.out / f"{name}.png")
-            (told.out / f"{name}.json").write_text(json.dumps(found))
-            print("\n".join([name, *(f"  {line}" for line in tell(found))]), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"pictures: {told.out}")
+    studies.run("recurrence_textbook", __doc__, STUDIES)
 
 
 if __name__ == "__main__":
