@@ -16,7 +16,7 @@ TINY = ["--dataset=digits", "--hidden=8", "--batch_size=32", "--log_every=4", "-
 @pytest.fixture
 def mlp(experiment):
     """`mlp(*arguments)`: the experiment in a tiny configuration."""
-    return lambda *arguments, base=TINY: experiment("mlp", *base, *arguments)
+    return lambda *arguments, base=TINY, pictures=False: experiment("mlp", *base, *arguments, pictures=pictures)
 
 
 def summary(path):
@@ -29,7 +29,7 @@ def params(path):
 
 
 def test_the_run_directory_and_what_is_measured(mlp, tmp_path):
-    done = mlp(f"--workdir={tmp_path}", "--steps=16", "--hidden=8,6", "--learning_rate=0.1")
+    done = mlp(f"--workdir={tmp_path}", "--steps=16", "--hidden=8,6", "--learning_rate=0.1", pictures=True)
     assert done.code == 0, done.err
     found = summary(tmp_path)
     assert found["params"] == 64 * 8 + 8 + 8 * 6 + 6 + 6 * 10 + 10
@@ -99,7 +99,8 @@ def test_by_hand_and_by_autodiff_end_alike(mlp, tmp_path):
 def test_exclusive_or_is_learned_and_not_without_a_hidden_layer(mlp, tmp_path):
     base = ["--dataset=xor", "--descent=batch", "--optimizer=sgd", "--learning_rate=1", "--steps=1000"]
     base += ["--steps_per_call=100", "--eval_every=500", "--log_every=500", "--checkpoint_every=1000"]
-    assert mlp(f"--workdir={tmp_path / 'deep'}", "--hidden=4", "--num_seeds=5", base=base).code == 0
+    done = mlp(f"--workdir={tmp_path / 'deep'}", "--hidden=4", "--num_seeds=5", base=base, pictures=True)
+    assert done.code == 0, done.err
     assert summary(tmp_path / "deep")["metrics"]["test_accuracy"]["values"] == [1.0] * 5
     assert (tmp_path / "deep" / "figures" / "plane.png").exists()
     assert mlp(f"--workdir={tmp_path / 'flat'}", "--hidden=", base=base).code == 0
