@@ -29,7 +29,7 @@ from dlfx.data import text
 from dlfx.learners.likelihood import likelihood
 from dlfx.models.sequence import gpt, partition, recurrent_lm
 from dlfx.types import Array, Batch, UserError
-from experiments import common, lm_figures, lm_models, lm_weights, sequences, texts, writing
+from experiments import common, finished, lm_figures, lm_models, lm_weights, sequences, texts, writing
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
 
@@ -155,7 +155,7 @@ def run(session: common.Session) -> None:
     if fitted is None:
         return
     if session.run:
-        lm_weights.keep(session.path, corpus)
+        finished.keep(session.path, corpus.vocabulary)
     draw = functools.partial(lm_figures.draw, model=model, state=fitted.state, corpus=corpus, split=last)
     about = {"corpus": corpus.name, "corpus_sha256": corpus.sha256}
     common.finish(session, fitted.result, fitted.result.arrays.params, draw, about)

@@ -8,20 +8,12 @@ import numpy as np
 
 from dlfx.data import vocabulary
 from dlfx.data.vocabulary import Vocabulary
-from dlfx.training import checkpoints, rundir
 from dlfx.types import UserError
 from dlfx.weights.gpt2 import gpt2_of, load_gpt2
+from experiments import finished
 from experiments.common import FLAGS
-from experiments.texts import Texts
 
-VOCABULARY = "vocabulary.json"  # in a run directory
 FORM = ("model", "size", "context", "layers", "heads", "width", "bias", "positions", "tied")  # flags
-
-
-def keep(path: Path, corpus: Texts) -> None:
-    """Writes the vocabulary of a run next to its checkpoints, so that others can go on from it."""
-    with rundir.explain_os_errors(path):
-        vocabulary.save(corpus.vocabulary, path / VOCABULARY)
 
 
 def take_form(path: Path, context: int = 0) -> None:
@@ -61,15 +53,8 @@ def load(path: Path) -> tuple[Vocabulary, dict[str, Any]]:
         if known.size > model.vocabulary:
             raise UserError(f"{path / 'tokenizer.json'} has {known.size} tokens, its model {model.vocabulary}")
     else:
-        known, told = vocabulary.read(path / VOCABULARY), _told(path)
-        variables, members = {}, int(told["num_seeds"])
-        for name, array in checkpoints.load_state(path / "checkpoints").items():
-            *parents, last = name.split("/")
-            if parents[:1] == ["params"]:
-                node = variables
-                for parent in parents:
-                    node = node.setdefault(parent, {})
-                node[last] = array[0] if members > 1 else array
+        _told(path)
+        known, variables = vocabulary.read(path / finished.VOCABULARY), {"params": finished.params_of(path)}
     params = jax.tree.map(np.asarray, variables["params"])
     params["embedding"]["embedding"] = params["embedding"]["embedding"][: known.size]
     if "position" in params:
@@ -83,7 +68,7 @@ def _is_gpt2(path: Path) -> bool:
 
 def _told(path: Path) -> dict[str, str]:
     """The flags of a finished run."""
-    summary = rundir.summary_of(path) if path.is_dir() else None
-    if not summary or summary["experiment"] != "lm":
+    told = finished.flags_of(path, "lm")
+    if told is None:
         raise UserError(f"{path} is neither a finished run of experiments.lm nor a GPT-2 as transformers saves it")
-    return rundir.parse_flags((path / "flags.txt").read_text())
+    return told
