@@ -1,6 +1,5 @@
 """The pictures of experiments.lm."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import optax
 from dlfx.data.vocabulary import Vocabulary
 from dlfx.models.sequence import ngram
 from dlfx.training import figures
-from experiments import writing
+from experiments import text_figures, writing
 from experiments.common import FLAGS
 from experiments.lm_models import LanguageModel
 from experiments.texts import Texts
@@ -27,7 +26,7 @@ def draw(directory: Path, model: LanguageModel, state: Any, corpus: Texts, split
     start = corpus.vocabulary.decode(corpus.tokens[split][: max(1, min(12, (model.context or 48) // 4))])
     written = writing.write(model, state.variables, corpus.vocabulary, start, jax.random.key(FLAGS.seed))
     (directory / "samples.txt").write_text(("\n" + "-" * 80 + "\n").join(written) + "\n")
-    texts(directory / "samples.png", written, f"begun with {start!r}, temperature {FLAGS.temperature:g}")
+    text_figures.lines(directory / "samples.png", written, f"begun with {start!r}, temperature {FLAGS.temperature:g}")
     positions(directory / "context.png", losses(model, state, tokens), corpus, tokens)
     embedding = state.params["embedding"]["embedding"]
     neighbours(
@@ -57,23 +56,6 @@ def losses(model: LanguageModel, state: Any, tokens: np.ndarray) -> np.ndarray:
     return np.sum(parts, 0) / count
 
 
-def texts(path: Path, written: list[str], title: str) -> None:
-    """Texts below one another, in a fixed width."""
-    lines = []
-    for text in written:
-        for line in text.splitlines():
-            lines += textwrap.wrap(line, 100, drop_whitespace=False) or [""]
-        lines.append("-" * 100)
-    lines = [line if len(line) <= 100 else line[:100] for line in lines[:90]]
-    figure = figures.new_figure(9.0, 0.175 * len(lines) + 0.7)
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots()
-    axes.axis("off")
-    shown = "\n".join(lines).replace("$", r"\$")  # no formulas
-    axes.text(0, 1, shown, family="monospace", fontsize=7.5, va="top", transform=axes.transAxes)
-    figures.save(figure, path)
-
-
 def positions(path: Path, by_place: np.ndarray, corpus: Texts, tokens: np.ndarray) -> None:
     """The loss by how many tokens the model has seen, and that of n-grams of each order, by Kneser-Ney."""
     figure = figures.new_figure(6.4, 4.2)
@@ -83,10 +65,11 @@ def positions(path: Path, by_place: np.ndarray, corpus: Texts, tokens: np.ndarra
         counted = ngram.fit_kneser_ney(corpus.tokens["train"], order, corpus.vocabulary.size)
         loss = float(np.log(ngram.perplexity(counted, tokens)))
         axes.axhline(loss, color="#4477aa", alpha=0.25 + 0.15 * order, linewidth=1, linestyle="--")
-        axes.text(len(by_place), loss, f"{order}-gram {loss:.3f}", fontsize=8, va="bottom", ha="right")
+        name = f"{order}-gram {loss:.3f}"
+        axes.text(1.01, loss, name, fontsize=8, va="center", transform=axes.get_yaxis_transform())
     axes.set(xlabel="tokens seen", ylabel="loss of the next token, nats", title="what the context is worth")
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    axes.legend(loc="upper right")
     figures.save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""Texts as pictures: words with a colour behind each, and something written below."""
+"""Texts as pictures: as they are, or words with a colour behind each and something written below."""
 
 import textwrap
 import unicodedata
@@ -92,4 +92,21 @@ def texts(path: Path, shown: Sequence[Text], title: str) -> None:
         font = fonts[is_word].copy()
         font.set_size(size if is_word else 0.85 * size)
         axes.text(left, row, what, fontproperties=font, bbox=box, parse_math=False, va="top", **ink)
+    figures.save(figure, path)
+
+
+def lines(path: Path, written: Sequence[str], title: str) -> None:
+    """Draws texts below one another in a fixed width, their first lines if they are long."""
+    wrapped = []
+    for text in written:
+        for line in text.splitlines():
+            wrapped += textwrap.wrap(line, COLUMNS, drop_whitespace=False) or [""]
+        wrapped.append("-" * COLUMNS)
+    shown = [line[:COLUMNS] for line in wrapped[:90]]
+    figure = figures.new_figure(9.0, 0.175 * len(shown) + 0.7)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    axes = figure.subplots()
+    axes.axis("off")
+    text = "\n".join(shown)
+    axes.text(0, 1, text, family="monospace", fontsize=7.5, va="top", transform=axes.transAxes, parse_math=False)
     figures.save(figure, path)
