@@ -3,6 +3,7 @@
 python -m experiments.text_classification --flagfile=experiments/flagfiles/text_classification/sentiment_textcnn.flags
 python -m experiments.text_classification --text_file=labels.tsv --model=bilstm      # a line each: label TAB text
 python -m experiments.text_classification --text_file=labels.tsv --vectors=vectors.txt --channels=both
+python -m experiments.text_classification --init_from=DIR     # the encoder of a run of experiments.seq_autoencoder
 """
 
 import functools
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from dlfx.data import labelled_files, labelled_text, vocabulary
+from dlfx.data import labelled_files, vocabulary
 from dlfx.data import sequences as batches
 from dlfx.data.vocabulary import Vocabulary
 from dlfx.learners.likelihood import likelihood
@@ -30,7 +31,7 @@ from dlfx.models.sequence.text_classifier import (
 )
 from dlfx.nn.recurrent import Recurrent
 from dlfx.types import Array, Batch, Key, Learner, UserError, unknown
-from experiments import common, sequences
+from experiments import common, labelled, sentence_encoders, sequences
 from experiments import text_classification_figures as pictures
 from experiments.common import FLAGS, group
 from experiments.optimizers import optimizer
@@ -41,7 +42,15 @@ Types = dict[str, Any]  # dtype and param_dtype
 def _recurrent(cell: str, bidirectional: bool, types: Types) -> RecurrentEncoder:
     dropout = FLAGS.dropout if FLAGS.layers > 1 else 0.0
     return RecurrentEncoder(
-        Recurrent(cell, FLAGS.hidden, FLAGS.layers, bidirectional=bidirectional, dropout=dropout, **types)
+        Recurrent(
+            cell,
+            FLAGS.hidden,
+            FLAGS.layers,
+            bidirectional=bidirectional,
+            reverse=FLAGS.reverse,
+            dropout=dropout,
+            **types,
+        )
     )
 
 
@@ -75,6 +84,12 @@ with group("Texts"):
     flags.DEFINE_integer("max_length", 0, "words that longer texts are cut to; 0: none is", lower_bound=0)
 with group("Classifier"):
     flags.DEFINE_string("model", "textcnn", f"one of {', '.join(MODELS)}")
+    flags.DEFINE_string(
+        "init_from",
+        "",
+        "a finished run of experiments.seq_autoencoder, whose word vectors and encoder to begin with; it overrides "
+        "--model, --features, --hidden, --layers, --reverse and the words",
+    )
     flags.DEFINE_string("vectors", "", "word vectors to begin with, in the text format of word2vec or GloVe")
     flags.DEFINE_enum(
         "channels", "trained", list(CHANNELS), "whether word vectors are trained, or there are two of each"
@@ -84,6 +99,7 @@ with group("Classifier"):
     flags.DEFINE_integer("maps", 100, "of textcnn: filters of each window", lower_bound=1)
     flags.DEFINE_integer("hidden", 64, "units of each direction, or the width of a Transformer", lower_bound=1)
     flags.DEFINE_integer("layers", 1, "of the recurrent network or Transformer", lower_bound=1)
+    flags.DEFINE_bool("reverse", False, "recurrent networks of one direction read from the end")
     flags.DEFINE_integer("heads", 4, "of attention", lower_bound=1)
     flags.DEFINE_float("dropout", 0.5, "before the last layer, and between others", lower_bound=0.0, upper_bound=0.999)
     flags.DEFINE_float("max_norm", 0.0, "longest vector of weights of a class; Kim has 3; 0: any", lower_bound=0.0)
@@ -105,23 +121,11 @@ class Texts(NamedTuple):
     fields: dict[str, dict[str, Any]]
 
 
-def load() -> Texts:
-    """The texts of the flags; only splits that hold some."""
-    if FLAGS.text_file:
-        pairs = labelled_files.read_labelled(FLAGS.text_file)
-    else:
-        sizes = {"train": FLAGS.examples, "valid": 1000, "test": 1000}
-        names = ("negative", "positive")
-        pairs = {
-            part: [(text, names[label]) for text, label in labelled_text.reviews(part, n)] for part, n in sizes.items()
-        }
-    pairs = {part: rows for part, rows in pairs.items() if rows}
-    labels = tuple(sorted({label for rows in pairs.values() for _, label in rows}))
-    if len(labels) < 2 or len(pairs) < 2 or "train" not in pairs:
-        counts = ", ".join(f"{len(rows)} {part}" for part, rows in pairs.items())
-        raise UserError(f"{FLAGS.text_file} has {len(labels)} labels in {counts} texts: too few to learn and to test")
+def load(known: Vocabulary | None = None) -> Texts:
+    """The texts of the flags; only splits that hold some. Words are those of the training texts if none are known."""
+    labels, pairs = labelled.read(FLAGS.text_file, FLAGS.examples)
     texts = {part: [text for text, _ in rows] for part, rows in pairs.items()}
-    words = vocabulary.words(texts["train"], ("<pad>", "<unk>"), min_count=FLAGS.min_count)
+    words = known or vocabulary.words(texts["train"], ("<pad>", "<unk>"), min_count=FLAGS.min_count)
     fields = {
         part: {
             "tokens": batches.encoded(words, texts[part]),
@@ -189,16 +193,25 @@ def make_learner(session: common.Session, model: Any) -> Learner:
 
 
 def main(_: Any) -> None:
+    if FLAGS.init_from:
+        if FLAGS.vectors:
+            raise UserError("--init_from has word vectors of its own; leave --vectors out")
+        sentence_encoders.take_form(_beginning())
     of = Path(FLAGS.text_file).stem if FLAGS.text_file else "reviews"
     with common.begin("text_classification", f"{FLAGS.model}-{of}") as session:
         run(session)
 
 
+def _beginning() -> Path:
+    return Path(FLAGS.init_from).expanduser()
+
+
 def run(session: common.Session) -> None:
     """One invocation: texts, model, learner, training, figures."""
     sequences.check_batch(session)
+    known, variables = sentence_encoders.load(_beginning()) if FLAGS.init_from else (None, None)
     with session.clock.phase("data"):
-        data = load()
+        data = load(known)
     model: Any = make_model(session, data)
     longest = batches.longest(*data.fields.values())["tokens"]
     lengths = {"tokens": min(longest, FLAGS.max_length or longest)}
@@ -218,7 +231,8 @@ def run(session: common.Session) -> None:
         for part, fields in data.fields.items()
         if part != "train"
     }
-    fitted = sequences.fit(session, make_learner(session, model), stream, splits, f"{next(iter(splits))}_accuracy")
+    monitor = f"{next(iter(splits))}_accuracy"
+    fitted = sequences.fit(session, make_learner(session, model), stream, splits, monitor, variables)
     if fitted is None:
         return
     last = list(splits)[-1]
