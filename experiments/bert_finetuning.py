@@ -73,7 +73,7 @@ def run(session: common.Session) -> None:
             tokens = known.size
         fields = {part: task.numbers(known, rows, names) for part, rows in examples.items()}
         if FLAGS.task == "spans":  # nothing is learned from an answer that was cut off
-            fields["train"] = batches.subset(fields["train"], np.flatnonzero(fields["train"]["start"] >= 0))
+            fields["train"] = batches.subset(fields["train"], np.flatnonzero(np.asarray(fields["train"]["start"]) >= 0))
     model = task.head(bert_models.make(session, tokens), len(names))
 
     def init(key: Key, batch: Batch) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The pictures of experiments.bert_finetuning: what is mistaken for what, tagged sentences, and answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,8 @@ def _answered(
 
 def _some(wrong: np.ndarray) -> list[int]:
     """Half mistakes, as far as there are, and the rest not."""
-    mistakes = list(np.flatnonzero(wrong))[: SHOWN // 2]
-    return [*mistakes, *list(np.flatnonzero(~wrong))[: SHOWN - len(mistakes)]]
+    mistakes = np.flatnonzero(wrong).tolist()[: SHOWN // 2]
+    return [*mistakes, *np.flatnonzero(~wrong).tolist()[: SHOWN - len(mistakes)]]
 
 
-DRAW = {"classify": _classified, "tags": _tagged, "spans": _answered}
+DRAW: dict[str, Callable[..., None]] = {"classify": _classified, "tags": _tagged, "spans": _answered}
