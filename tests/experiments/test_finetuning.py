@@ -19,7 +19,7 @@ def parameters(path):
 @pytest.fixture
 def exported(cnn, experiment, tmp_path):
     run, file = tmp_path / "low", tmp_path / "low.safetensors"
-    assert cnn("--dataset=digits_0to5", f"--workdir={run}", *SHORT).code == 0
+    assert cnn("--dataset=digits_0to5", f"--workdir={run}", *SHORT, pictures=False).code == 0
     done = experiment("export", f"--workdir={run}", f"--output={file}")
     assert done.code == 0 and done.out.startswith("10 tensors of lenet5, test accuracy "), done.err
     return run, file
@@ -33,7 +33,7 @@ def test_a_frozen_body_and_a_new_head(cnn, exported, tmp_path):
 
     fine = tmp_path / "high"
     flags = ["--dataset=digits_6to9", f"--workdir={fine}", *SHORT, f"--init_from={file}", r"--freeze=c\d|f6.bias"]
-    done = cnn(*flags)
+    done = cnn(*flags, pictures=False)
     assert done.code == 0, done.err
     assert f"beginning: 8 of 10 tensors are taken from {file}; output, of 6 classes there, is new" in done.out
     after = parameters(fine)
@@ -49,7 +49,7 @@ def test_a_frozen_body_and_a_new_head(cnn, exported, tmp_path):
     (fine / "summary.json").unlink()
     shutil.rmtree(fine / "checkpoints" / "16")
     file.unlink()
-    again = cnn(f"--flagfile={fine / 'flags.txt'}", base=[])
+    again = cnn(f"--flagfile={fine / 'flags.txt'}", base=[], pictures=False)
     assert again.code == 0 and "resuming after step 8" in again.out, again.err
     assert json.loads((fine / "summary.json").read_text())["params_sha256"] == digest
 
@@ -58,7 +58,7 @@ def test_a_population_begins_with_the_file_too(cnn, exported, tmp_path):
     _, file = exported
     fine = tmp_path / "both"
     rest = ["--dataset=digits_6to9", "--num_seeds=2", "--freeze=c1"]
-    done = cnn(f"--workdir={fine}", *SHORT, f"--init_from={file}", *rest)
+    done = cnn(f"--workdir={fine}", *SHORT, f"--init_from={file}", *rest, pictures=False)
     assert done.code == 0, done.err
     kernel = load_tensors(file)["c1.weight"].transpose(2, 3, 1, 0)
     after = parameters(fine)
