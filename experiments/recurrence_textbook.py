@@ -154,7 +154,7 @@ def draw_copying(found: Found, path: Path) -> None:
     axes.set(xlabel="training step", ylabel="symbols right", ylim=(0, 1.03))
     axes.set_title(f"copying over a lag of {found['lag']} steps, a line a seed", fontsize=11)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     figures.save(figure, path)
 
 
