@@ -30,10 +30,15 @@ def take_form(path: Path) -> None:
             f"--init_from={path} is of --cell={told['cell']} --bidirectional={both} --tokens={told['tokens']}; a "
             f"classifier is of words, and of {', '.join(CELLS)} in one direction or lstm in both"
         )
-    FLAGS.model = "bilstm" if both else told["cell"]
-    FLAGS.hidden, FLAGS.layers = int(told["width"]) // (1 + both), int(told["layers"])
-    FLAGS.features = int(told["features"])
-    FLAGS.reverse = told["reverse"] == "true" and not both
+    form: dict[str, Any] = {
+        "model": "bilstm" if both else told["cell"],
+        "hidden": int(told["width"]) // (1 + both),
+        "layers": int(told["layers"]),
+        "features": int(told["features"]),
+        "reverse": told["reverse"] == "true" and not both,
+    }
+    for name, value in form.items():
+        FLAGS[name].value = value
 
 
 def load(path: Path) -> tuple[Vocabulary, dict[str, Any]]:

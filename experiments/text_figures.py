@@ -103,7 +103,7 @@ def lines(path: Path, written: Sequence[str], title: str) -> None:
             wrapped += textwrap.wrap(line, COLUMNS, drop_whitespace=False) or [""]
         wrapped.append("-" * COLUMNS)
     shown = [line[:COLUMNS] for line in wrapped[:90]]
-    figure = figures.new_figure(9.0, 0.175 * len(shown) + 0.7)
+    figure = figures.new_figure(7.0, 0.128 * len(shown) + 0.5)
     figure.suptitle(title, fontsize=10, parse_math=False)
     axes = figure.subplots()
     axes.axis("off")

@@ -46,11 +46,13 @@ def own_texts(tmp_path, labelled):
     return path
 
 
-def test_a_population_of_labelled_texts_with_pictures_and_then_a_classifier(
+def test_a_population_of_labelled_texts_resumes_to_the_same_bits_and_begins_a_classifier(
     run, load, experiment, tmp_path, monkeypatch
 ):
     path, own = tmp_path / "run", own_texts(tmp_path, True)
-    done = run(f"--workdir={path}", f"--labelled={own}", "--num_seeds=2", pictures=True)
+    arguments = [f"--workdir={path}", f"--labelled={own}", "--num_seeds=2"]
+    arguments += ["--noise=0.3", "--word_dropout=0.5", "--dropout=0.1"]
+    done = run(*arguments, pictures=True)
     assert done.code == 0, done.err
     told = summary(path)
     names = ("loss", "token_accuracy", "exact_match", "nearest_edits", "same_label", "probe_accuracy")
@@ -74,6 +76,13 @@ def test_a_population_of_labelled_texts_with_pictures_and_then_a_classifier(
         f"{name}.png" for name in ("curves", "reconstructions", "by_length", "neighbours", "codes", "labels")
     }
 
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "checkpoints" / "8")
+    done = run(*arguments)
+    assert done.code == 0 and "resuming after step 4" in done.out
+    assert summary(path)["params_sha256"] == told["params_sha256"]
+    assert "holds this run, finished" in run(*arguments).out
+
     classification, _ = load("text_classification")
     monkeypatch.setattr(classification.pictures, "draw", lambda *args, **kwargs: None)
     arguments = [f"--init_from={path}", f"--text_file={own}", f"--workdir={tmp_path / 'classifier'}"]
@@ -93,25 +102,14 @@ def test_a_population_of_labelled_texts_with_pictures_and_then_a_classifier(
         assert refused.code == 2 and message in refused.err, refused.err
 
 
-def test_noise_and_word_dropout_resume_to_the_same_bits(run, tmp_path):
+def test_sentences_without_labels_in_both_directions(run, tmp_path):
     path = tmp_path / "run"
     arguments = [f"--workdir={path}", f"--text_file={own_texts(tmp_path, False)}", "--fractions=0.5,0.5,0"]
-    arguments += ["--shortest=1", "--noise=0.3", "--word_dropout=0.5", "--dropout=0.1", "--cell=gru", "--bidirectional"]
-    done = run(*arguments, pictures=True)
+    done = run(*arguments, "--cell=gru", "--bidirectional", "--steps=2", "--eval_every=2", "--shortest=1")
     assert done.code == 0, done.err
     told = summary(path)
-    assert (
-        "probe" not in told
-        and "valid_nearest_edits" in told["metrics"]
-        and told["code"] == 8
-        and told["sentences"]["valid"] > 10
-    )
-    (path / "summary.json").unlink()
-    shutil.rmtree(path / "checkpoints" / "8")
-    done = run(*arguments)
-    assert done.code == 0 and "resuming after step 4" in done.out
-    assert summary(path)["params_sha256"] == told["params_sha256"]
-    assert "holds this run, finished" in run(*arguments).out
+    assert "probe" not in told and "valid_nearest_edits" in told["metrics"]
+    assert told["code"] == 8 and told["sentences"]["valid"] > 10
 
 
 def test_a_code_is_of_its_sentence_alone_and_writes_it(load):
