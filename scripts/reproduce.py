@@ -39,6 +39,8 @@ TABULAR = "learners/tabular"
 AUTOENCODERS, PRETRAINED = "learners/autoencoder.py", "learners/layerwise.py"
 GAN, VAE, VQVAE = "learners/gan.py", "learners/vae.py", "learners/vqvae.py"
 PIX2PIX, CYCLEGAN = "learners/pix2pix.py", "learners/cyclegan.py"
+SEQ2SEQ, TAGGER = "models/sequence/seq2seq.py", "models/sequence/tagger.py"
+BERT, ELMO, NGRAM = "models/sequence/bert.py", "models/sequence/elmo.py", "models/sequence/ngram.py"
 DQN, PG = "learners/dqn.py", "learners/policy_gradient.py"
 MINATAR = "Young and Tian 2019"
 NOT_RUN = "not run: needs CIFAR-10 and a GPU"
@@ -97,6 +99,31 @@ def translated(system: str, paper: str, file: str, recipe: str, data: str = "") 
     """A row of translations: the mean absolute error of a test pixel against the true image, never trained on."""
     recipe = f"image_to_image/{recipe}"
     return Row(system, paper, file, recipe, 1, "test_error", "error", 4, data=data)
+
+
+def read(system: str, paper: str, recipe: str) -> Row:
+    """A row of the classifiers of texts."""
+    return Row(system, paper, "models/sequence/text_classifier.py", f"text_classification/sentiment_{recipe}", 3)
+
+
+def tagged(system: str, paper: str, recipe: str) -> Row:
+    """A row of the taggers: F1 of the entities or words."""
+    return Row(system, paper, TAGGER, f"tagging/{recipe}", 3, "test_f1", "F1", 4)
+
+
+def written(system: str, paper: str, file: str, recipe: str) -> Row:
+    """A row of the language models."""
+    return Row(system, paper, file, f"lm/{recipe}", 1, "test_bits_per_character", "bits a character", 3)
+
+
+def rewritten(system: str, paper: str, file: str, recipe: str) -> Row:
+    """A row of sequence to sequence: the share of test pairs that come out right to the last token."""
+    return Row(system, paper, file, f"seq2seq/{recipe}", 1, "test_exact_match", "exact match", 4)
+
+
+def embedded(system: str, paper: str, recipe: str) -> Row:
+    """A row of word vectors: nats a pair of words, or with CBOW a word."""
+    return Row(system, paper, "models/sequence/word2vec.py", f"word2vec/{recipe}", 3, "test_loss", "test loss", 3)
 
 
 ROWS = [
@@ -188,6 +215,62 @@ ROWS = [
     network("MobileNet-v2, width 1/4", "Sandler et al. 2018", "mobilenet_v2", "mobilenet_v2"),
     Row(
         "ResNet-20 on CIFAR-10", "He et al. 2015", RESNET, "cnn/resnet20_cifar10", 3, data="cifar10", unmeasured=NOT_RUN
+    ),
+    written("GPT, docstrings by characters", "Radford et al. 2019", "models/sequence/gpt.py", "gpt_prose"),
+    written("LSTM, the same text", "Graves 2013", "models/sequence/recurrent_lm.py", "lstm_prose"),
+    rewritten("Sums by an LSTM with attention", "Bahdanau et al. 2014", SEQ2SEQ, "addition_attention"),
+    rewritten("Sums by a Transformer", "Vaswani et al. 2017", "models/sequence/transformer.py", "addition_transformer"),
+    rewritten("Strings reversed from one vector", "Sutskever et al. 2014", SEQ2SEQ, "reversal_vector"),
+    rewritten("... with attention", "Bahdanau et al. 2014", SEQ2SEQ, "reversal_attention"),
+    rewritten("Dates by an LSTM with attention", "Bahdanau et al. 2014", SEQ2SEQ, "dates_attention"),
+    rewritten("Numbers to words, likewise", "Bahdanau et al. 2014", SEQ2SEQ, "numbers_attention"),
+    read("TextCNN", "Kim 2014", "textcnn"),
+    read("Simple recurrent network", "Elman 1990", "rnn"),
+    read("Bidirectional LSTM", "Graves and Schmidhuber 2005", "bilstm"),
+    read("Transformer encoder", "Vaswani et al. 2017", "transformer"),
+    tagged("BiLSTM and CRF, entities", "Lample et al. 2016", "entities_crf"),
+    tagged("... with a softmax for each tag", "Lample et al. 2016", "entities_softmax"),
+    tagged("... words of Chinese sentences", "Lample et al. 2016", "segmentation_crf"),
+    embedded("Skip-gram, negative sampling", "Mikolov et al. 2013", "skipgram_negative"),
+    embedded("CBOW, hierarchical softmax", "Mikolov et al. 2013", "cbow_tree"),
+    Row(
+        "ELMo's biLM, docstrings",
+        "Peters et al. 2018",
+        ELMO,
+        "elmo/prose",
+        1,
+        "test_forward_perplexity",
+        "forward perplexity",
+    ),
+    Row(
+        "BERT of two layers, docstrings",
+        "Devlin et al. 2018",
+        BERT,
+        "bert/prose",
+        1,
+        "test_masked_accuracy",
+        "masked words",
+        3,
+    ),
+    Row(
+        "Sequence autoencoder, reviews",
+        "Dai and Le 2015",
+        SEQ2SEQ,
+        "seq_autoencoder/reviews",
+        1,
+        "test_exact_match",
+        "exact match",
+        4,
+    ),
+    Row(
+        "n-grams, Kneser-Ney",
+        "Kneser and Ney 1995",
+        NGRAM,
+        "char_lm/prose",
+        1,
+        "test_bits_per_character",
+        "bits a character",
+        3,
     ),
     tabular("Q-learning on the cliff", "Watkins 1989", "q_learning", "cliff_q_learning", 100),
     tabular("SARSA on the cliff", "Rummery and Niranjan 1994", "sarsa", "cliff_sarsa", 100),
