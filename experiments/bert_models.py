@@ -64,7 +64,7 @@ def take_form(path: Path, context: int = 0) -> None:
         model = bert_of(path)
         form: dict[str, Any] = {"size": ""} | {name: getattr(model, name) for name in FORM[1:]}
     else:
-        told = finished.flags_of(path, "bert")
+        told = finished.flags_of(path, "bert", FORM)
         if told is None:
             raise UserError(f"{path} is neither a finished run of experiments.bert nor a BERT as transformers saves it")
         form = {name: FLAGS[name].parser.parse(told[name]) for name in FORM}

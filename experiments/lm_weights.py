@@ -68,7 +68,7 @@ def _is_gpt2(path: Path) -> bool:
 
 def _told(path: Path) -> dict[str, str]:
     """The flags of a finished run."""
-    told = finished.flags_of(path, "lm")
+    told = finished.flags_of(path, "lm", FORM)
     if told is None:
         raise UserError(f"{path} is neither a finished run of experiments.lm nor a GPT-2 as transformers saves it")
     return told

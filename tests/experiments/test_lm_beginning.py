@@ -115,6 +115,11 @@ def test_mistakes(lm, gpt2, tmp_path):
         return done.err
 
     assert "nowhere is neither a finished run of experiments.lm nor a GPT-2" in told("--init_from=nowhere")
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "summary.json").write_text('{"experiment": "lm"}')
+    (old / "flags.txt").write_text("--context=16\n")
+    assert "was made before there was --model, --size, --layers" in told(f"--init_from={old}")
     assert "--context=17, but the model in" in told(f"--init_from={gpt2}", "--context=17")
     tokenizer = gpt2 / "tokenizer.json"
     tokenizer.write_text(json.dumps(vocabulary.byte_pairs(TEXT, ROWS + 1).stored["tokenizer"]))
