@@ -40,6 +40,7 @@ AUTOENCODERS, PRETRAINED = "learners/autoencoder.py", "learners/layerwise.py"
 GAN, VAE, VQVAE = "learners/gan.py", "learners/vae.py", "learners/vqvae.py"
 PIX2PIX, CYCLEGAN = "learners/pix2pix.py", "learners/cyclegan.py"
 SEQ2SEQ, TAGGER = "models/sequence/seq2seq.py", "models/sequence/tagger.py"
+LSTM_LM, SPEECH = "models/sequence/recurrent_lm.py", "models/sequence/speech.py"
 BERT, ELMO, NGRAM = "models/sequence/bert.py", "models/sequence/elmo.py", "models/sequence/ngram.py"
 DQN, PG = "learners/dqn.py", "learners/policy_gradient.py"
 MINATAR = "Young and Tian 2019"
@@ -217,7 +218,16 @@ ROWS = [
         "ResNet-20 on CIFAR-10", "He et al. 2015", RESNET, "cnn/resnet20_cifar10", 3, data="cifar10", unmeasured=NOT_RUN
     ),
     written("GPT, docstrings by characters", "Radford et al. 2019", "models/sequence/gpt.py", "gpt_prose"),
-    written("LSTM, the same text", "Graves 2013", "models/sequence/recurrent_lm.py", "lstm_prose"),
+    written("LSTM, the same text", "Graves 2013", LSTM_LM, "lstm_prose"),
+    Row(
+        "LSTM of 4.65M weights, by words",
+        "Zaremba et al. 2014",
+        LSTM_LM,
+        "lm/zaremba_small_prose",
+        1,
+        "test_perplexity",
+        "perplexity",
+    ),
     rewritten("Sums by an LSTM with attention", "Bahdanau et al. 2014", SEQ2SEQ, "addition_attention"),
     rewritten("Sums by a Transformer", "Vaswani et al. 2017", "models/sequence/transformer.py", "addition_transformer"),
     rewritten("Strings reversed from one vector", "Sutskever et al. 2014", SEQ2SEQ, "reversal_vector"),
@@ -228,6 +238,16 @@ ROWS = [
     read("Simple recurrent network", "Elman 1990", "rnn"),
     read("Bidirectional LSTM", "Graves and Schmidhuber 2005", "bilstm"),
     read("Transformer encoder", "Vaswani et al. 2017", "transformer"),
+    Row(
+        "Strings of tones by CTC",
+        "Graves et al. 2006",
+        SPEECH,
+        "speech/strings_tones",
+        1,
+        "test_label_error_rate",
+        "label error rate",
+        3,
+    ),
     tagged("BiLSTM and CRF, entities", "Lample et al. 2016", "entities_crf"),
     tagged("... with a softmax for each tag", "Lample et al. 2016", "entities_softmax"),
     tagged("... words of Chinese sentences", "Lample et al. 2016", "segmentation_crf"),
