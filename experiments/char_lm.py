@@ -158,9 +158,9 @@ def draw_figures(
         axes.set(xlabel="order", title=name.replace("_", " "))
         axes.legend()
     panels[0].set_ylim(bottom=0)
-    panels[1].set_yscale("log")
+    panels[1].set_yscale("log", subs=[])
+    panels[1].yaxis.get_major_locator().set_params(subs=(1, 2, 5))
     panels[1].yaxis.set_major_formatter("{x:g}")
-    panels[1].yaxis.set_minor_formatter("{x:g}")
     panels[2].plot(about["orders"], about["ngrams"], marker=".", color="#555555")
     panels[2].set(xlabel="order", title="different n-grams to train on", yscale="log")
     for axes in panels:
