@@ -59,7 +59,7 @@ def measure(model: NGram, corpus: Texts, split: str) -> dict[str, float]:
     tokens = corpus.tokens[split]
     loss = float(-ngram.log_probs(model, tokens).sum())
     found = {"loss": loss / len(tokens), "perplexity": language.perplexity(loss, len(tokens))}
-    if corpus.vocabulary.kind != "words":  # a text cannot be had back from its words, with <unk> and without space
+    if corpus.characters:
         found["bits_per_character"] = language.bits_per_character(loss, corpus.characters[split])
     return found
 

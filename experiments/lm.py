@@ -135,8 +135,10 @@ def run(session: common.Session) -> None:
 
     def metrics(split: str, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         loss = sums["loss"] / sums["count"]
-        bits = sums["loss"] / (corpus.characters[split] * math.log(2))
-        return {"loss": loss, "perplexity": np.exp(loss), "bits_per_character": bits}
+        found = {"loss": loss, "perplexity": np.exp(loss)}
+        if corpus.characters:
+            found["bits_per_character"] = sums["loss"] / (corpus.characters[split] * math.log(2))
+        return found
 
     rows = -(-lm_figures.rows(model.window) // session.mesh.size) * session.mesh.size
     splits = {

@@ -35,7 +35,7 @@ class Texts(NamedTuple):
       sha256: of its text.
       vocabulary: of its tokens.
       tokens: split to numbers `[n]` int32; only splits that hold something.
-      characters: split to how many characters of text these are.
+      characters: split to how many characters of text these are; empty for words, of which a text cannot be had back.
     """
 
     name: str
@@ -89,7 +89,8 @@ def load(session: Session, known: Vocabulary | None = None) -> Texts:
         whole = {split: joined(documents) for split, documents in texts.items() if documents}
         vocab = known or _vocabulary(whole)
         tokens = {split: vocab.encode(text) for split, text in whole.items()}
-    return Texts(corpus.name, corpus.sha256, vocab, tokens, {split: len(text) for split, text in whole.items()})
+    characters = {} if vocab.kind == "words" else {split: len(text) for split, text in whole.items()}
+    return Texts(corpus.name, corpus.sha256, vocab, tokens, characters)
 
 
 def _vocabulary(whole: dict[str, str]) -> Vocabulary:

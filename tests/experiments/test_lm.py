@@ -93,6 +93,13 @@ def test_a_recurrent_model_carries_its_state_resumes_and_writes(lm, experiment, 
     assert first.startswith("the ") and len(first) == len(second) == 44
 
 
+def test_words_have_no_bits_per_character(lm, experiment, tmp_path):
+    done = lm(f"--workdir={tmp_path / 'run'}", *RECURRENT, "--tokens=words", "--steps=4", "--checkpoint_every=4")
+    assert done.code == 0, done.err
+    told = set(summary(tmp_path / "run")["metrics"])
+    assert told == {f"{split}_{name}" for split in ("valid", "test") for name in ("loss", "perplexity")}
+
+
 def test_devices_carry_the_states_of_their_rows():
     """Two devices, played by vmap, both come to the whole state of one; a row that begins forgets."""
     from experiments import lm_models  # not before the flags of other tests are forgotten
